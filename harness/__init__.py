@@ -1,0 +1,1 @@
+"""A harness that measures how training scales."""

@@ -1,0 +1,207 @@
+"""The schema of everything in conf/: one dataclass a group, one help line a field.
+
+Group files give the values of the groups; the plain keys have their defaults here. Fields carry their
+limits as metadata, so that one function checks them all.
+"""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from typing import Any
+
+from omegaconf import MISSING as FROM_GROUP
+
+
+def option(default: Any, help: str, **limits: Any) -> Any:
+    """A field with its help line and its limits: `least`, `above`, `choices`."""
+    metadata = {"help": help, **limits}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Model:
+    """A decoder-only transformer: RMSNorm, rotary embedding, grouped-query attention, SwiGLU."""
+
+    name: str = option(FROM_GROUP, "the shape's name, as in slugs and reports")
+    dim: int = option(FROM_GROUP, "width of the residual stream", least=1)
+    layers: int = option(FROM_GROUP, "number of blocks", least=1)
+    heads: int = option(FROM_GROUP, "query heads", least=1)
+    kv_heads: int = option(FROM_GROUP, "key and value heads; a divisor of heads", least=1)
+    head_dim: int = option(FROM_GROUP, "width of one head; even, for the rotary embedding", least=2)
+    ffn_dim: int = option(FROM_GROUP, "hidden width of the SwiGLU feed-forward", least=1)
+    vocab_size: int = option(FROM_GROUP, "number of token ids", least=2)
+    rope_theta: float = option(500000.0, "base of the rotary embedding", above=0)
+    norm_eps: float = option(1e-5, "epsilon of RMSNorm", above=0)
+    tied_embeddings: bool = option(False, "share the output projection with the input embedding")
+
+
+@dataclass
+class Parallel:
+    """How one model is spread over the ranks."""
+
+    name: str = option(FROM_GROUP, "the strategy's name, as in slugs and reports")
+    kind: str = option(FROM_GROUP, "data-parallel kind", choices=("ddp", "fsdp"))
+    reshard: bool = option(True, "fsdp: free gathered parameters after each block's forward")
+
+
+@dataclass
+class Precision:
+    """The type of compute; parameters, optimizer state and gradient reductions are fp32 with every strategy."""
+
+    name: str = option(FROM_GROUP, "the precision's name, as in reports")
+    compute: str = option(FROM_GROUP, "type of matrix products and activations", choices=("fp32", "bf16"))
+
+
+@dataclass
+class Data:
+    """Where token ids come from."""
+
+    name: str = option(FROM_GROUP, "the source's name, as in reports")
+    kind: str = option(FROM_GROUP, "source of token ids", choices=("bytes", "tokens", "synthetic"))
+    path: str | None = option(None, "tokens: file of little-endian token ids, memory-mapped")
+    dtype: str = option("uint16", "tokens: type of an id in the file", choices=("uint16", "uint32"))
+
+
+@dataclass
+class Nccl:
+    """NCCL's environment variables, as data."""
+
+    name: str = option(FROM_GROUP, "the environment's name, as in slugs and reports")
+    env: dict[str, Any] = option({}, "variables to set, such as nccl.env.NCCL_ALGO=allreduce:ring")
+    ambient: str = option("keep", "NCCL_* variables already set where the harness starts", choices=("keep", "clear"))
+
+
+@dataclass
+class Launcher:
+    """How a point becomes processes."""
+
+    name: str = option(FROM_GROUP, "the launcher's name, as in reports")
+    kind: str = option(FROM_GROUP, "what starts the processes", choices=("local", "dry"))
+    timeout_s: float | None = option(
+        None, "seconds after which a point's whole tree is killed; null for never", above=0
+    )
+
+
+@dataclass
+class Record:
+    """What is measured beside the step times, and where it is mirrored."""
+
+    name: str = option(FROM_GROUP, "the recorder's name, as in reports")
+    wandb: str = option("offline", "W&B mirror of each point", choices=("offline", "online", "disabled", "auto"))
+    sample_every: int = option(
+        20, "steps from one sampled step to the next; sampled steps are outside the window", least=2
+    )
+
+
+@dataclass
+class Hardware:
+    """The machine to plan for; `auto` plans for this one."""
+
+    name: str = option(FROM_GROUP, "machine, such as h100_sxm; auto asks this one")
+
+
+@dataclass
+class Optimizer:
+    """AdamW with a cosine schedule after a linear warm-up."""
+
+    lr: float = option(3e-4, "peak learning rate", above=0)
+    lr_warmup: int = option(10, "steps of linear warm-up of the learning rate", least=0)
+    lr_final: float = option(0.1, "learning rate at the last step, as a share of the peak", least=0)
+    weight_decay: float = option(0.1, "AdamW's decoupled weight decay", least=0)
+    beta1: float = option(0.9, "AdamW's first moment decay", least=0)
+    beta2: float = option(0.95, "AdamW's second moment decay", least=0)
+    grad_clip: float = option(1.0, "largest gradient norm; longer gradients are scaled down", above=0)
+
+
+@dataclass
+class Config:
+    """One point: a model, how it is spread, and how it is measured, at one scale."""
+
+    study: str = option("default", "the study's name and folder: letters, digits, '.', '_' and '-'")
+    root: str = option("studies", "folder that holds the studies")
+    nodes: int = option(1, "number of hosts", least=1)
+    gpus_per_node: int = option(1, "ranks on each host; on a machine without GPUs, CPU processes", least=1)
+    scaling: str = option(
+        "weak", "what is held fixed: tokens per GPU (weak) or global_batch (strong)", choices=("weak", "strong")
+    )
+    local_batch: int = option(1, "sequences in one forward pass of one rank", least=1)
+    global_batch: int | None = option(
+        None, "strong scaling: sequences in one step over all ranks; reached by accumulation", least=1
+    )
+    seq_len: int = option(2048, "tokens in a sequence", least=1)
+    steps: int = option(50, "optimizer steps", least=1)
+    warmup: int = option(5, "first steps, left out of the measured window", least=2)
+    seed: int = option(0, "seed of parameters, data and the order of points", least=0)
+    repeats: int = option(1, "how often each point is run", least=1)
+    repeat: int = option(0, "which repeat this point is; set by the controller", least=0)
+    rerun: bool = option(False, "run points again that are already ok")
+    compile: bool = option(False, "torch.compile each block")
+    activation_checkpointing: str = option(
+        "none", "recompute each block's activations in backward", choices=("none", "full")
+    )
+    model: Model = field(default_factory=Model, metadata={"help": "the model's shape"})
+    parallel: Parallel = field(default_factory=Parallel, metadata={"help": "the parallelism strategy"})
+    precision: Precision = field(default_factory=Precision, metadata={"help": "types of numbers"})
+    data: Data = field(default_factory=Data, metadata={"help": "source of tokens"})
+    nccl: Nccl = field(default_factory=Nccl, metadata={"help": "NCCL's environment"})
+    launcher: Launcher = field(default_factory=Launcher, metadata={"help": "how processes start"})
+    record: Record = field(default_factory=Record, metadata={"help": "what is recorded"})
+    hardware: Hardware = field(default_factory=Hardware, metadata={"help": "the machine to plan for"})
+    optimizer: Optimizer = field(default_factory=Optimizer, metadata={"help": "the optimizer"})
+
+
+GROUPS = ("model", "parallel", "precision", "data", "nccl", "launcher", "record", "hardware")
+
+
+def walk(kind: type = Config, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
+    """Every key of the schema, dotted, with its field."""
+    for item in fields(kind):
+        if is_dataclass(item.type):
+            yield from walk(typing.cast(type, item.type), f"{prefix}{item.name}.")
+        else:
+            yield prefix + item.name, item
+
+
+def describe(item: Field[Any]) -> str:
+    """A field's type as a person reads it: `int`, `str or null`, `weak|strong`."""
+    if choices := item.metadata.get("choices"):
+        return "|".join(choices)
+    if isinstance(item.type, types.UnionType):
+        return " or ".join("null" if part is type(None) else part.__name__ for part in item.type.__args__)
+    return getattr(item.type, "__name__", str(item.type)) if not typing.get_origin(item.type) else "mapping"
+
+
+def default(item: Field[Any]) -> Any:
+    """A field's default, or None where its group's file gives the value."""
+    if item.default is MISSING or item.default == FROM_GROUP:
+        return None
+    return item.default
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`; did you mean 'x'?` for a misspelt word, or nothing."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def check_fields(config: Config) -> None:
+    """Raise ValueError for the first field outside its limits."""
+    for key, item in walk():
+        value: Any = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        limits = item.metadata
+        if value is None:
+            continue
+        if "choices" in limits and value not in limits["choices"]:
+            raise ValueError(
+                f"{key}={value}: choose one of {', '.join(limits['choices'])}{nearest(str(value), list(limits['choices']))}"
+            )
+        if "least" in limits and not value >= limits["least"]:
+            raise ValueError(f"{key}={value}: must be at least {limits['least']}")
+        if "above" in limits and not value > limits["above"]:
+            raise ValueError(f"{key}={value}: must be above {limits['above']}")

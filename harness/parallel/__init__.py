@@ -1,0 +1,1 @@
+"""The strategies that spread one model over the ranks."""

@@ -1,0 +1,1 @@
+"""Arithmetic about a point, without torch."""

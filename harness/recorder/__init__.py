@@ -1,0 +1,1 @@
+"""What measures a point: clocks, step statistics, collective times, phases, records."""

@@ -1,0 +1,1 @@
+"""Points, run directories, leases, order, statuses, resume."""
