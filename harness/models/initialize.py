@@ -1,0 +1,36 @@
+"""Initial parameters that depend on the seed and the parameter's name alone."""
+
+import hashlib
+import math
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+STD = 0.02
+"""Standard deviation of initial weights, as in GPT-2 and Llama."""
+
+RESIDUAL_OUTPUTS = ("attention.wo.weight", "feed_forward.w2.weight")
+"""Projections into the residual stream, scaled down by the number of them (GPT-2, section 2.3)."""
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, layers: int, seed: int, device: torch.device) -> None:
+    """Fill every parameter on `device`, whole or sharded, with the same values whatever the strategy.
+
+    Each rank draws a parameter whole and keeps its shard: no communication, and no more memory than the
+    largest parameter.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:
+            parameter.fill_(1.0)
+            continue
+        # wrappers for checkpointing and compilation put their own names into the path
+        plain = ".".join(part for part in name.split(".") if not part.startswith("_"))
+        draw = hashlib.sha256(f"{seed}/{plain}".encode()).digest()
+        generator = torch.Generator(device).manual_seed(int.from_bytes(draw[:7], "big"))
+        std = STD / math.sqrt(2 * layers) if plain.endswith(RESIDUAL_OUTPUTS) else STD
+        whole = torch.empty(parameter.shape, device=device).normal_(0.0, std, generator=generator)
+        if isinstance(parameter, DTensor):
+            whole = distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+        parameter.copy_(whole)

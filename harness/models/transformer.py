@@ -1,0 +1,95 @@
+"""The decoder-only transformer of Llama: RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness.models.attention import Attention, RotaryTable
+from harness.models.layers import Linear, RMSNorm
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020): [batch, seq, dim] to the same."""
+
+    def __init__(self, *, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.w1 = Linear(dim, hidden)
+        self.w2 = Linear(hidden, dim)
+        self.w3 = Linear(dim, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.w2(F.silu(self.w1(x)) * self.w3(x))
+        return out
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each normed first and added to the stream [batch, seq, dim]."""
+
+    def __init__(self, *, dim: int, heads: int, kv_heads: int, head_dim: int, ffn_dim: int, norm_eps: float) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(dim, eps=norm_eps)
+        self.attention = Attention(dim=dim, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
+        self.ffn_norm = RMSNorm(dim, eps=norm_eps)
+        self.feed_forward = FeedForward(dim=dim, hidden=ffn_dim)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), cos, sin)
+        return x + self.feed_forward(self.ffn_norm(x))
+
+
+class Transformer(nn.Module):
+    """Token ids [batch, seq] to logits [batch, seq, vocabulary], activations in `compute` type."""
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        layers: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        ffn_dim: int,
+        vocab_size: int,
+        rope_theta: float,
+        norm_eps: float,
+        tied_embeddings: bool,
+        compute: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.compute = compute
+        self.rotary = RotaryTable(head_dim, rope_theta)
+        self.embedding = nn.Embedding(vocab_size, dim)
+        self.blocks = nn.ModuleList(
+            Block(dim=dim, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn_dim=ffn_dim, norm_eps=norm_eps)
+            for _ in range(layers)
+        )
+        self.norm = RMSNorm(dim, eps=norm_eps)
+        self.output = Linear(dim, vocab_size)
+        self.tied = tied_embeddings
+        self.tie()
+
+    def tie(self) -> None:
+        """Let the output projection be the embedding, where the shape says so."""
+        if self.tied:
+            self.output.weight = self.embedding.weight
+
+    def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
+        """As nn.Module's, which would leave two tensors where there was one."""
+        super().to_empty(device=device, recurse=recurse)
+        self.tie()
+        return self
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embedding(tokens).to(self.compute)
+        cos, sin = self.rotary(x, tokens.shape[1])
+        for block in self.blocks:
+            x = block(x, cos, sin)
+        logits: Tensor = self.output(self.norm(x))
+        return logits
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean negative log-likelihood in nats of target ids [batch, seq], taken in fp32."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(0, 1))

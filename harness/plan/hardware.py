@@ -1,0 +1,125 @@
+"""Published peaks and memory of accelerators.
+
+Peaks are dense FLOP/s: vendors often print the figure with structured sparsity, twice as high. `fp32` is the
+rate of plain fp32 units; tf32 and below run on matrix units. Memory is the total that the driver reports, since
+a vendor's "GB" is sometimes 10^9 and sometimes 2^30 bytes. What is not in the table is unknown, never guessed.
+"""
+
+import re
+from dataclasses import dataclass
+
+from harness.config import nearest
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Device:
+    """One accelerator, as PyTorch counts devices."""
+
+    name: str
+    title: str
+    memory_bytes: int
+    peaks: dict[str, float]
+    source: str
+
+
+def _peaks(**tera: float) -> dict[str, float]:
+    return {kind: float(round(value * 1e12)) for kind, value in tera.items()}
+
+
+_HOPPER_SXM = _peaks(fp32=67, tf32=494.5, bf16=989, fp16=989, fp8=1979)
+_AMPERE = _peaks(fp32=19.5, tf32=156, bf16=312, fp16=312)
+
+DEVICES = {
+    device.name: device
+    for device in (
+        Device("a100_40g", "NVIDIA A100 40GB", 40960 * MIB, _AMPERE, "NVIDIA A100 datasheet, SXM and PCIe"),
+        Device("a100_80g", "NVIDIA A100 80GB", 81920 * MIB, _AMPERE, "NVIDIA A100 80GB datasheet, SXM and PCIe"),
+        Device("h100_sxm", "NVIDIA H100 SXM", 81559 * MIB, _HOPPER_SXM, "NVIDIA H100 datasheet, sparse figures halved"),
+        Device(
+            "h100_pcie",
+            "NVIDIA H100 PCIe",
+            81559 * MIB,
+            _peaks(fp32=51, tf32=378, bf16=756, fp16=756, fp8=1513),
+            "NVIDIA H100 PCIe product brief, sparse figures halved",
+        ),
+        Device(
+            "h100_nvl",
+            "NVIDIA H100 NVL",
+            95830 * MIB,
+            _peaks(fp32=60, tf32=417.5, bf16=835.5, fp16=835.5, fp8=1670.5),
+            "NVIDIA H100 datasheet, one card of the NVL column, sparse figures halved",
+        ),
+        Device("h200", "NVIDIA H200 SXM", 143771 * MIB, _HOPPER_SXM, "NVIDIA H200 datasheet, sparse figures halved"),
+        Device(
+            "b200",
+            "NVIDIA B200",
+            183359 * MIB,
+            _peaks(fp32=75, tf32=1100, bf16=2250, fp16=2250, fp8=4500),
+            "NVIDIA Blackwell datasheet, HGX B200 per GPU, sparse figures halved",
+        ),
+        Device(
+            "gb200",
+            "NVIDIA GB200, one GPU",
+            189471 * MIB,
+            _peaks(fp32=80, tf32=1250, bf16=2500, fp16=2500, fp8=5000),
+            "NVIDIA GB200 NVL72 datasheet, per GPU, sparse figures halved",
+        ),
+        Device(
+            "l40s",
+            "NVIDIA L40S",
+            46068 * MIB,
+            _peaks(fp32=91.6, tf32=183, bf16=362.05, fp16=362.05, fp8=733),
+            "NVIDIA L40S datasheet",
+        ),
+        # PyTorch sees each of the module's two dies as a device of its own.
+        Device(
+            "mi250x",
+            "AMD Instinct MI250X, one die",
+            65536 * MIB,
+            _peaks(fp32=23.95, bf16=191.5, fp16=191.5),
+            "AMD Instinct MI250X datasheet, halved for one of two dies",
+        ),
+        Device(
+            "mi300x",
+            "AMD Instinct MI300X",
+            196608 * MIB,
+            _peaks(fp32=163.4, tf32=653.7, bf16=1307.4, fp16=1307.4, fp8=2614.9),
+            "AMD Instinct MI300X datasheet",
+        ),
+    )
+}
+
+# The whole name must match: "NVIDIA H200 NVL" or a MIG slice is another device than the name it begins with.
+REPORTED_NAMES = {
+    r"A100-(SXM4|PCIE)-40GB": "a100_40g",
+    r"A100-SXM4-80GB|A100 80GB PCIe": "a100_80g",
+    r"H100 80GB HBM3": "h100_sxm",
+    r"H100 PCIe": "h100_pcie",
+    r"H100 NVL": "h100_nvl",
+    r"H200": "h200",
+    r"B200": "b200",
+    r"GB200": "gb200",
+    r"L40S": "l40s",
+    r"AMD Instinct MI250X": "mi250x",
+    r"AMD Instinct MI300X( OAM)?": "mi300x",
+}
+
+
+def find(device_name: str) -> Device | None:
+    """The device that PyTorch or NVML calls `device_name`, or None where the table does not know it."""
+    bare = device_name.strip().removeprefix("NVIDIA ")
+    for pattern, name in REPORTED_NAMES.items():
+        if re.fullmatch(pattern, bare):
+            return DEVICES[name]
+    return None
+
+
+def named(name: str) -> Device:
+    """The device of a file in conf/hardware; ValueError names the known ones and the nearest."""
+    if name not in DEVICES:
+        raise ValueError(
+            f"hardware.name={name}: choose one of auto, {', '.join(DEVICES)}{nearest(name, list(DEVICES))}"
+        )
+    return DEVICES[name]

@@ -1,0 +1,150 @@
+"""A point before it starts: whether it can run, what it will do, and about what it will cost."""
+
+import re
+from dataclasses import dataclass, replace
+
+from harness.config import Config, check_fields
+from harness.plan import batch, nccl
+from harness.plan.data import check_tokens
+from harness.plan.hardware import Device
+from harness.plan.memory import Memory, estimate
+from harness.plan.model import flops_per_token, parameters
+
+# For the estimate of time only: a usual MFU of large dense models, and what a start takes until the first step.
+ASSUMED_MFU = 0.4
+ASSUMED_START = 60.0
+# A block's forward again in backward: 4 units of work where 3 would do.
+RECOMPUTATION = 4 / 3
+
+FEW_MEASURED_STEPS = 10
+MEMORY_MARGIN = 0.15
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a point will do.
+
+    accumulation: forward passes of a rank in one step. memory_limit: bytes of one device, seconds and gpu_hours an
+    estimate with ASSUMED_MFU; None where the device is unknown. warnings: one sentence each.
+    """
+
+    world_size: int
+    data_parallel: int
+    accumulation: int
+    tokens_per_step: int
+    parameters: int
+    flops_per_token: float
+    memory: Memory
+    memory_limit: int | None
+    seconds: float | None
+    gpu_hours: float | None
+    warnings: list[str]
+
+
+def plan(config: Config, device: Device | None, memory_limit: int | None) -> Plan:
+    """The plan of one point on one kind of device.
+
+    ValueError, one sentence with the field, its value and what would be right, for a point that cannot run.
+    """
+    check_fields(config)
+    _check_study(config.study)
+    _check_model(config)
+    _check_data(config)
+    nccl_warnings = nccl.check(config.nccl.env)
+    step_warnings = _check_steps(config)
+    accumulation = batch.accumulation(config)
+    data_parallel = batch.data_parallel(config)
+    memory = estimate(config, data_parallel)
+    memory_warnings = _check_memory(config, data_parallel, memory, memory_limit)
+    world_size = config.nodes * config.gpus_per_node
+    seconds = _seconds(config, device, world_size)
+    return Plan(
+        world_size=world_size,
+        data_parallel=data_parallel,
+        accumulation=accumulation,
+        tokens_per_step=batch.tokens_per_step(config),
+        parameters=parameters(config.model),
+        flops_per_token=flops_per_token(config.model, config.seq_len),
+        memory=memory,
+        memory_limit=memory_limit,
+        seconds=seconds,
+        gpu_hours=None if seconds is None else seconds * world_size / 3600,
+        warnings=[*nccl_warnings, *step_warnings, *memory_warnings],
+    )
+
+
+def _check_study(study: str) -> None:
+    # The study's name becomes a folder, and part of job names and web addresses.
+    if not re.fullmatch(r"(?!\.)[A-Za-z0-9._-]{1,64}", study):
+        raise ValueError(
+            f"study={study}: must be 1 to 64 letters, digits, '.', '_' or '-', and must not begin with '.'"
+        )
+
+
+def _check_model(config: Config) -> None:
+    model = config.model
+    if model.heads % model.kv_heads:
+        raise ValueError(f"model.kv_heads={model.kv_heads}: must divide model.heads={model.heads}")
+    if model.head_dim % 2:
+        raise ValueError(f"model.head_dim={model.head_dim}: must be even, for the rotary embedding turns pairs")
+    if config.parallel.kind == "ddp" and not config.parallel.reshard:
+        raise ValueError("parallel.reshard=False: only fsdp gathers parameters that could be kept; say parallel=fsdp")
+
+
+def _check_data(config: Config) -> None:
+    if config.data.kind == "tokens":
+        check_tokens(config.data, config.seq_len)
+    elif config.data.path is not None:
+        raise ValueError(f"data.path={config.data.path}: data.kind={config.data.kind} reads no file; say data=tokens")
+    if config.data.kind == "bytes" and config.model.vocab_size < 256:
+        raise ValueError(f"model.vocab_size={config.model.vocab_size}: data.kind=bytes needs at least 256 token ids")
+
+
+def _check_steps(config: Config) -> list[str]:
+    after = config.steps - config.warmup
+    if after <= 0:
+        raise ValueError(f"steps={config.steps}: must be more than warmup={config.warmup}, or nothing is measured")
+    measured = after - after // config.record.sample_every
+    if measured >= FEW_MEASURED_STEPS:
+        return []
+    return [
+        f"steps={config.steps}: about {measured} measured steps are left after warm-up and sampled steps; "
+        f"{FEW_MEASURED_STEPS} or more give steadier figures"
+    ]
+
+
+def _check_memory(config: Config, data_parallel: int, memory: Memory, limit: int | None) -> list[str]:
+    if limit is None or memory.total <= limit * (1 - MEMORY_MARGIN):
+        return []
+    needs = f"model.name={config.model.name}: needs about {memory.total / GIB:.1f} GiB on a rank"
+    if memory.total <= limit:
+        return [f"{needs}, close to the device's {limit / GIB:.1f} GiB; it may run out of memory"]
+    raise ValueError(
+        f"{needs}, {(memory.total - limit) / GIB:.1f} GiB more than the device's {limit / GIB:.1f} GiB; "
+        + _what_would_help(config, data_parallel, limit)
+    )
+
+
+def _what_would_help(config: Config, data_parallel: int, limit: int) -> str:
+    """The single changes that would fit, or all that there is to turn where none is enough."""
+    changes = {
+        "activation_checkpointing=full": replace(config, activation_checkpointing="full"),
+        "local_batch=1": replace(config, local_batch=1),
+        "parallel=fsdp": replace(config, parallel=replace(config.parallel, kind="fsdp", reshard=True)),
+    }
+    fitting = [name for name, change in changes.items() if estimate(change, data_parallel).total <= limit]
+    if fitting:
+        return f"{' or '.join(fitting)} would fit"
+    return "more GPUs with parallel=fsdp, checkpointing, a shorter seq_len or a smaller model would help"
+
+
+def _seconds(config: Config, device: Device | None, gpus: int) -> float | None:
+    """Estimated wall-clock of the point, or None where the device's peak is not known."""
+    peak = device.peaks.get(config.precision.compute) if device else None
+    if peak is None:
+        return None
+    work = config.steps * batch.tokens_per_step(config) * flops_per_token(config.model, config.seq_len)
+    if config.activation_checkpointing == "full":
+        work *= RECOMPUTATION
+    return work / (gpus * peak * ASSUMED_MFU) + ASSUMED_START

@@ -1,0 +1,66 @@
+"""Small numbers brought together over all ranks while the device goes on with its work."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass
+class Pending:
+    """A result on its way to the host."""
+
+    host: Tensor
+    arrived: torch.cuda.Event | None
+
+    def result(self) -> Tensor:
+        """The tensor on the host; waits only if it has not arrived yet."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.host
+
+
+class Exchange:
+    """Reductions over all ranks on a stream of their own: the training stream never waits for them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def reduce(self, values: Tensor, op: dist.ReduceOp.RedOpType) -> Pending:
+        """`values` reduced element by element over all ranks."""
+
+        def work(own: Tensor) -> Tensor:
+            dist.all_reduce(own, op)
+            return own
+
+        return self._run(values, work)
+
+    def gather(self, values: Tensor) -> Pending:
+        """`values` [n] of every rank: [ranks, n]."""
+
+        def work(own: Tensor) -> Tensor:
+            everyone = own.new_empty(dist.get_world_size(), own.numel())
+            dist.all_gather(list(everyone), own)
+            return everyone
+
+        return self._run(values, work)
+
+    def _run(self, values: Tensor, work: Callable[[Tensor], Tensor]) -> Pending:
+        if self.stream is None:
+            return Pending(work(values.clone()), None)
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            if values.device.type == "cpu":
+                own = values.pin_memory().to(self.device, non_blocking=True)
+            else:
+                values.record_stream(self.stream)
+                own = values.clone()
+            combined = work(own)
+            host = torch.empty(combined.shape, dtype=combined.dtype, pin_memory=True)
+            host.copy_(combined, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        return Pending(host, arrived)

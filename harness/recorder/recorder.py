@@ -1,0 +1,239 @@
+"""What watches a point's training: marks every step, samples some, writes the records."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from harness.recorder.clock import Clock
+from harness.recorder.events import EventWriter
+from harness.recorder.exchange import Exchange, Pending
+from harness.recorder.operations import StepOperations
+
+FLUSH_STEPS = 5
+"""Steps between two times that numbers are brought together over the ranks."""
+
+SAMPLE_OFFSET = 6
+"""The first sampled step after the warm-up: late enough for the flight recorder to tell of a measured step."""
+
+RANK_BITS = 20
+"""Bits below a duration in nanoseconds that hold its rank, so that one maximum gives both."""
+
+
+class Diverged(ArithmeticError):
+    """The loss is no longer a finite number."""
+
+
+class Sampler(Protocol):
+    """Tells a step's collectives, on every rank."""
+
+    source: str
+
+    def before_sampled_step(self, step: int) -> StepOperations | None: ...
+
+    def after_sampled_step(self, step: int) -> StepOperations | None: ...
+
+    def step_issued(self, step: int) -> None: ...
+
+
+@dataclass
+class StepMarks:
+    """A step as it was marked: device marks, and values still on the device."""
+
+    step: int
+    begin: Any
+    data: Any
+    end: Any
+    lr: float
+    loss: Tensor
+    grad_norm: Tensor
+
+
+@dataclass
+class Flush:
+    """Steps whose numbers are on their way from all ranks, with this rank's own times in seconds."""
+
+    steps: list[StepMarks]
+    starts: list[float]
+    durations: list[float]
+    waits: list[float]
+    integers: Pending
+    floats: Pending
+
+
+def role(step: int, warmup: int, sample_every: int) -> str:
+    """first, warmup, sampled or measured: only measured steps make up the window."""
+    if step == 1:
+        return "first"
+    if step <= warmup:
+        return "warmup"
+    return "sampled" if (step - warmup) % sample_every == SAMPLE_OFFSET % sample_every else "measured"
+
+
+class Recorder:
+    """An observer of the training loop on every rank; rank 0 writes.
+
+    Steps tile the time on the device from the first mark to the last. What the recorder does itself lies
+    between two steps and is recorded as `profiling`.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        sampler: Sampler,
+        exchange: Exchange,
+        writer: EventWriter | None,
+        device: torch.device,
+        warmup: int,
+        steps: int,
+        sample_every: int,
+        tokens_per_step: int,
+    ) -> None:
+        self.clock, self.sampler, self.exchange, self.writer = clock, sampler, exchange, writer
+        self.device, self.rank, self.world_size = device, dist.get_rank(), dist.get_world_size()
+        self.warmup, self.steps, self.sample_every = warmup, steps, sample_every
+        self.tokens_per_step = tokens_per_step
+        self.marked: list[StepMarks] = []
+        self.flushed: list[Flush] = []
+        self.samples: list[tuple[StepOperations, Pending]] = []
+
+    def write(self, kind: str, **record: Any) -> None:
+        if self.writer is not None:
+            self.writer.write(kind, **record)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Record a phase of the ledger around what runs inside."""
+        start, begin = time.time(), time.perf_counter()
+        yield
+        self.write("phase", name=name, start=start, duration_s=time.perf_counter() - begin)
+
+    def before_first_step(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.time = time.time()
+        self.begin = self.last = self.clock.mark()
+        self._sample_before(1)
+
+    def data_ready(self, step: int) -> None:
+        self.data = self.clock.mark()
+
+    def step_done(self, step: int, lr: float, loss: Tensor, grad_norm: Tensor) -> None:
+        end = self.clock.mark()
+        self.sampler.step_issued(step)
+        self.marked.append(StepMarks(step, self.begin, self.data, end, lr, loss, grad_norm))
+        self.begin = end
+        sampled, next_sampled = self._sampled(step), step < self.steps and self._sampled(step + 1)
+        if step % FLUSH_STEPS and not sampled and not next_sampled:
+            return
+        if sampled:
+            self._gather(self.sampler.after_sampled_step(step))
+        if step % FLUSH_STEPS == 0:
+            self._flush(self.clock.lag)
+        if next_sampled:
+            self._sample_before(step + 1)
+        self.begin = self.clock.mark()
+
+    def after_last_step(self) -> None:
+        """Bring home what is still on its way."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        self._flush(0)
+        while self.flushed:
+            self._emit(self.flushed.pop(0))
+        self._emit_samples(wait=True)
+        self.write("end", steps=self.steps, tokens=self.steps * self.tokens_per_step)
+
+    def _sampled(self, step: int) -> bool:
+        return role(step, self.warmup, self.sample_every) == "sampled"
+
+    def _sample_before(self, step: int) -> None:
+        if self._sampled(step):
+            self._gather(self.sampler.before_sampled_step(step))
+
+    def _gather(self, operations: StepOperations | None) -> None:
+        if operations is not None:
+            self.samples.append((operations, self.exchange.gather(operations.row())))
+
+    def _flush(self, lag: int) -> None:
+        """Send off the steps that the device has finished; write those that came home."""
+        while self.flushed:
+            self._emit(self.flushed.pop(0))
+        self._emit_samples(wait=False)
+        count = len(self.marked) - lag
+        if count <= 0:
+            return
+        steps, self.marked = self.marked[:count], self.marked[count:]
+        self.clock.settle(steps[-1].end)
+        starts, durations, waits = [], [], []
+        for marks in steps:
+            # between two steps lies what the recorder did there
+            pause = self.clock.seconds(self.last, marks.begin)
+            if pause > 0:
+                self.write("phase", name="profiling", start=self.time, duration_s=pause)
+            starts.append(self.time + pause)
+            durations.append(self.clock.seconds(marks.begin, marks.end))
+            waits.append(self.clock.seconds(marks.begin, marks.data))
+            self.time = starts[-1] + durations[-1]
+            self.last = marks.end
+        nanoseconds = [round(duration * 1e9) for duration in durations]
+        peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
+        integers = [(n << RANK_BITS) | self.rank for n in nanoseconds] + [-n for n in nanoseconds] + [peak]
+        floats = torch.stack([m.loss.double() for m in steps] + [m.grad_norm.double() for m in steps])
+        self.flushed.append(
+            Flush(
+                steps,
+                starts,
+                durations,
+                waits,
+                self.exchange.reduce(torch.tensor(integers, dtype=torch.int64), dist.ReduceOp.MAX),
+                self.exchange.reduce(floats / self.world_size, dist.ReduceOp.SUM),
+            )
+        )
+        if self.device.type == "cpu":
+            self._emit(self.flushed.pop())
+
+    def _emit(self, flush: Flush) -> None:
+        """Write the records of steps whose numbers have come from all ranks."""
+        integers, floats = flush.integers.result().tolist(), flush.floats.result().tolist()
+        count = len(flush.steps)
+        peak = integers[-1] if self.device.type == "cuda" else None
+        for index, marks in enumerate(flush.steps):
+            loss = floats[index]
+            self.write(
+                "step",
+                step=marks.step,
+                role=role(marks.step, self.warmup, self.sample_every),
+                start=flush.starts[index],
+                duration_s=flush.durations[index],
+                data_s=flush.waits[index],
+                tokens=self.tokens_per_step,
+                loss=loss,
+                grad_norm=floats[count + index],
+                lr=marks.lr,
+                peak_memory_bytes=peak,
+            )
+            if not math.isfinite(loss):
+                raise Diverged(f"the loss is {loss} at step {marks.step}; try a lower optimizer.lr")
+        self.write(
+            "ranks",
+            step_first=flush.steps[0].step,
+            step_last=flush.steps[-1].step,
+            duration_max_s=[(value >> RANK_BITS) / 1e9 for value in integers[:count]],
+            duration_min_s=[-value / 1e9 for value in integers[count : 2 * count]],
+            slowest_rank=[value & ((1 << RANK_BITS) - 1) for value in integers[:count]],
+            peak_memory_bytes=peak,
+        )
+
+    def _emit_samples(self, wait: bool) -> None:
+        """Write the sampled collectives that came home; all of them, if told to wait."""
+        while self.samples and (wait or self.samples[0][1].arrived is None or len(self.samples) > 1):
+            operations, rows = self.samples.pop(0)
+            self.write("collectives", **operations.record(rows.result(), self.sampler.source))

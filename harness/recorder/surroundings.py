@@ -1,0 +1,55 @@
+"""What a point ran on, as the ranks see it: versions, devices, what NCCL said at its start."""
+
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+VERSION = re.compile(r"NCCL version (\S+)")
+TRANSPORT = re.compile(r" via (\S+)")
+NETWORK = re.compile(r"Using network (.+?)\s*$", re.MULTILINE)
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of what computes and communicates; null for what is not there."""
+    cuda = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "cuda": torch.version.cuda if cuda else None,
+        "nccl": ".".join(map(str, torch.cuda.nccl.version())) if cuda else None,
+        "driver": nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader", "--id=0") if cuda else None,
+    }
+
+
+def device_name(device: torch.device) -> str | None:
+    """The device's name as its driver gives it; on a CPU the processor's model."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    models = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return models[0] if models else None
+
+
+def nvidia_smi(*arguments: str) -> str | None:
+    """What nvidia-smi prints, or null where it can't be asked."""
+    try:
+        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def nccl_start(logs: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+    """NCCL's version, transports and network as it logged them, beside the NCCL_* variables it was given."""
+    text = "".join(path.read_text(errors="replace") for path in sorted(logs.glob("nccl.*.log")))
+    version, network = VERSION.search(text), NETWORK.search(text)
+    return {
+        "version": version.group(1) if version else None,
+        "transports": sorted(set(TRANSPORT.findall(text))) or None,
+        "network": network.group(1) if network else None,
+        "env": {name: value for name, value in sorted(environment.items()) if name.startswith("NCCL_")},
+    }

@@ -1,0 +1,208 @@
+"""One rank, from process start to exit: the only place where the parts are wired together.
+
+Started by torchrun: `torchrun --nproc-per-node=8 -m harness.worker RUN_DIR`.
+"""
+
+import argparse
+import dataclasses
+import gc
+import os
+import socket
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from omegaconf import OmegaConf
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from harness.config import Config
+from harness.models.attention import preferred_attention
+from harness.models.initialize import initialize
+from harness.models.transformer import Transformer, cross_entropy
+from harness.parallel.mesh import build_mesh
+from harness.parallel.registry import strategy
+from harness.parallel.strategy import Options, Strategy
+from harness.plan.batch import accumulation, tokens_per_step
+from harness.recorder.clock import CudaClock, HostClock
+from harness.recorder.events import EventWriter
+from harness.recorder.exchange import Exchange
+from harness.recorder.gloo import GlooSampler
+from harness.recorder.nccl import FlightRecorderSampler
+from harness.recorder.recorder import Recorder
+from harness.recorder.surroundings import device_name, nccl_start, nvidia_smi, versions
+from harness.training.data import Source, source
+from harness.training.loop import train
+from harness.training.schedule import cosine
+
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where torchrun has put this process."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    nodes: int
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda", self.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+
+@record
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="harness.worker", description="One rank of a point.")
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--attempt", type=int, default=0)
+    arguments = parser.parse_args()
+    place = Place(
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        local_rank=int(os.environ["LOCAL_RANK"]),
+        local_world_size=int(os.environ["LOCAL_WORLD_SIZE"]),
+        nodes=int(os.environ["GROUP_WORLD_SIZE"]),
+    )
+    # all that trains lives in here and is gone before the group is: gloo can abort otherwise
+    run(arguments.run_dir, arguments.attempt, place, dict(os.environ))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) -> None:
+    """Train the point of a run directory and write its records."""
+    start, begin = time.time(), time.perf_counter()
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(run_dir / "config.yaml")))
+    assert isinstance(config, Config)
+    device, folder = place.device, run_dir / "attempts" / str(attempt)
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if cuda else "gloo", device_id=device if cuda else None)
+    mesh = build_mesh(device.type, place.world_size)
+    hosts = gather_hosts(place)
+    rendezvous_s = time.perf_counter() - begin
+
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = EventWriter(folder / "events.jsonl", attempt) if place.rank == 0 else None
+    recorder = Recorder(
+        clock=CudaClock() if cuda else HostClock(),
+        sampler=FlightRecorderSampler("dp", place.world_size) if cuda else GlooSampler("dp", place.world_size),
+        exchange=Exchange(device),
+        writer=writer,
+        device=device,
+        warmup=config.warmup,
+        steps=config.steps,
+        sample_every=config.record.sample_every,
+        tokens_per_step=tokens_per_step(config),
+    )
+    recorder.write("phase", name="rendezvous", start=start, duration_s=rendezvous_s)
+    try:
+        with recorder.phase("model_build"):
+            trained = build(config, mesh, device)
+            data = open_data(config, trained, device)
+        if writer is not None:
+            writer.write("start", **describe(config, trained, data, place, hosts, folder / "logs", environment))
+        rate = cosine(config.steps, config.optimizer.lr, config.optimizer.lr_warmup, config.optimizer.lr_final)
+        # what stands now stays to the end: the collector need not look at it again
+        gc.collect()
+        gc.freeze()
+        with preferred_attention():
+            train(trained, data, rate, config.steps, recorder)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def build(config: Config, mesh: dist.device_mesh.DeviceMesh, device: torch.device) -> Strategy:
+    """The point's model, spread by the point's strategy."""
+    shape = dataclasses.asdict(config.model)
+    shape.pop("name")
+    compute = TYPES[config.precision.compute]
+    with torch.device("meta"):
+        model = Transformer(**shape, compute=compute)
+    options = Options(
+        compute=compute,
+        compile=config.compile,
+        activation_checkpointing=config.activation_checkpointing == "full",
+        reshard=config.parallel.reshard,
+        betas=(config.optimizer.beta1, config.optimizer.beta2),
+        weight_decay=config.optimizer.weight_decay,
+        grad_clip=config.optimizer.grad_clip,
+    )
+    initialise = partial(initialize, layers=config.model.layers, seed=config.seed, device=device)
+    return strategy(config.parallel.kind)(model, cross_entropy, mesh, device, options, initialise)
+
+
+def open_data(config: Config, trained: Strategy, device: torch.device) -> Source:
+    """The point's data, this rank's part of it."""
+    rank, ranks = trained.coordinates
+    return source(
+        config.data.kind,
+        path=config.data.path,
+        dtype=config.data.dtype,
+        vocab_size=config.model.vocab_size,
+        device=device,
+        rank=rank,
+        ranks=ranks,
+        local_batch=config.local_batch,
+        accumulation=accumulation(config),
+        seq=config.seq_len,
+        seed=config.seed,
+    )
+
+
+def gather_hosts(place: Place) -> list[str]:
+    """The name of every node, in the order of their first ranks."""
+    names: list[str] = [""] * place.world_size
+    dist.all_gather_object(names, socket.gethostname())
+    return names[:: place.local_world_size]
+
+
+def describe(
+    config: Config,
+    trained: Strategy,
+    data: Source,
+    place: Place,
+    hosts: list[str],
+    logs: Path,
+    environment: dict[str, str],
+) -> dict[str, object]:
+    """The `start` record: what the point ran on and what it trains."""
+    cuda = place.device.type == "cuda"
+    available = torch.cuda.device_count() if cuda else len(os.sched_getaffinity(0))
+    return {
+        "world_size": place.world_size,
+        "nodes": place.nodes,
+        "backend": dist.get_backend(),
+        "device": place.device.type,
+        "device_name": device_name(place.device),
+        "hosts": hosts,
+        "oversubscribed": place.local_world_size > available,
+        "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
+        "tokens_per_step": tokens_per_step(config),
+        "strategy": {
+            "kind": config.parallel.kind,
+            "mesh": dict(zip(trained.mesh.mesh_dim_names or (), trained.mesh.shape, strict=True)),
+        },
+        "data": data.describe(),
+        "types": {
+            "parameters": "fp32",
+            "compute": config.precision.compute,
+            "reduce": "fp32",
+            "accumulate": "fp32",
+            "master": "fp32",
+        },
+        "versions": versions(),
+        "nccl": nccl_start(logs, environment),
+        "topology": nvidia_smi("topo", "-m") if cuda else None,
+    }
+
+
+if __name__ == "__main__":
+    main()

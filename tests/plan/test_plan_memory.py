@@ -1,0 +1,70 @@
+from dataclasses import replace
+
+import pytest
+from plan_configs import config
+
+from harness.config import Config
+from harness.plan.memory import Memory, estimate
+from harness.plan.model import parameters
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("model", "local_batch", "gpus", "measured_gib"),
+    [("1b", 2, 1, 56.4), ("1b", 2, 2, 44.3), ("1b", 2, 4, 37.7), ("8b", 1, 4, 80.2)],
+)
+def test_the_estimate_is_near_what_was_measured_on_h200(
+    model: str, local_batch: int, gpus: int, measured_gib: float
+) -> None:
+    """Peaks measured on NVIDIA H200s: FSDP2, bf16, sequences of 8192 tokens, compiled, no checkpointing."""
+    point = config(model, "fsdp", "bf16", seq_len=8192, local_batch=local_batch, compile=True)
+    assert estimate(point, gpus).total / GIB == pytest.approx(measured_gib, rel=0.15)
+
+
+def test_ddp_keeps_parameters_gradients_and_moments_whole_in_fp32() -> None:
+    count = parameters(config("1b").model)
+    memory = estimate(config("1b", "ddp", "bf16"), 8)
+    assert (memory.parameters, memory.gradients, memory.optimizer) == (4 * count, 4 * count, 8 * count)
+
+
+def test_fsdp_divides_them_by_the_ranks_and_rounds_up() -> None:
+    count = parameters(config("1b").model)
+    memory = estimate(config("1b", "fsdp", "bf16"), 3)
+    assert memory.parameters == 4 * -(-count // 3)
+    assert memory.optimizer == 2 * memory.gradients == 2 * memory.parameters
+
+
+def test_without_reshard_all_parameters_stay_gathered_in_the_compute_type() -> None:
+    point = config("8b", "fsdp", "bf16")
+    kept = replace(point, parallel=replace(point.parallel, reshard=False))
+    assert estimate(kept, 8).compute_copies == 2 * parameters(point.model)
+    assert estimate(point, 8).compute_copies < estimate(kept, 8).compute_copies / 5
+
+
+def test_ddp_in_fp32_needs_no_copies_of_its_weights() -> None:
+    assert estimate(config("1b", "ddp", "fp32"), 8).compute_copies == 0
+    assert estimate(config("1b", "ddp", "bf16"), 8).compute_copies > 0
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_checkpointing_keeps_little_of_a_deep_model(kind: str) -> None:
+    point = config("8b", kind, "bf16", seq_len=8192)
+    full = replace(point, activation_checkpointing="full")
+    assert estimate(full, 8).activations < estimate(point, 8).activations / 8
+
+
+@pytest.mark.parametrize("change", [{"local_batch": 2}, {"seq_len": 4096}])
+def test_activations_and_logits_grow_with_the_tokens_and_nothing_else_does(change: dict[str, int]) -> None:
+    point = config("125m", "fsdp", "bf16", seq_len=2048)
+    once, twice = estimate(point, 4), estimate(replace(point, **change), 4)
+    assert twice == replace(once, activations=2 * once.activations, logits=2 * once.logits)
+
+
+def test_the_total_is_the_sum() -> None:
+    assert Memory(1, 2, 4, 8, 16, 32).total == 63
+
+
+def test_accumulation_costs_no_memory() -> None:
+    point: Config = config("125m", scaling="strong", global_batch=64)
+    assert estimate(point, 4) == estimate(replace(point, global_batch=128), 4)

@@ -1,0 +1,158 @@
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from plan_configs import ROOT, config
+
+from harness.config import Config, Data, Nccl
+from harness.plan.hardware import named
+from harness.plan.model import flops_per_token
+from harness.plan.point import ASSUMED_MFU, ASSUMED_START, plan
+
+GIB = 2**30
+
+
+def planned(point: Config):
+    return plan(point, None, None)
+
+
+@given(nodes=st.integers(1, 512), gpus=st.integers(1, 16), local_batch=st.integers(1, 64), times=st.integers(1, 32))
+def test_strong_scaling_reaches_exactly_the_global_batch(nodes: int, gpus: int, local_batch: int, times: int) -> None:
+    batch = nodes * gpus * local_batch * times
+    made = planned(
+        config(scaling="strong", nodes=nodes, gpus_per_node=gpus, local_batch=local_batch, global_batch=batch)
+    )
+    assert made.accumulation == times
+    assert made.tokens_per_step == batch * 2048
+    assert made.world_size == made.data_parallel == nodes * gpus
+
+
+@given(nodes=st.integers(1, 512), gpus=st.integers(1, 16), local_batch=st.integers(1, 64))
+def test_weak_scaling_gives_every_rank_the_same_tokens(nodes: int, gpus: int, local_batch: int) -> None:
+    made = planned(config(nodes=nodes, gpus_per_node=gpus, local_batch=local_batch))
+    assert made.accumulation == 1
+    assert made.tokens_per_step == nodes * gpus * local_batch * 2048
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nodes": 0}, "nodes=0: must be at least 1"),
+        ({"study": ".hidden"}, "study=.hidden: must be"),
+        ({"study": "a/b"}, "study=a/b: must be"),
+        ({"study": "x" * 65}, "study=x+: must be 1 to 64"),
+        ({"study": "two\n"}, "study=two"),
+        ({"steps": 5, "warmup": 5}, "steps=5: must be more than warmup=5"),
+        ({"global_batch": 64}, "global_batch=64: .*strong"),
+        ({"scaling": "strong"}, "global_batch.*scaling=strong needs|scaling=strong: needs global_batch"),
+        (
+            {"scaling": "strong", "global_batch": 48, "local_batch": 2, "nodes": 2, "gpus_per_node": 8},
+            "global_batch=48: must be a multiple of .* 2 . 16 = 32",
+        ),
+        ({"nccl": Nccl("x", {"NCCL_P2P_DISABLE": 2})}, "nccl.env.NCCL_P2P_DISABLE=2: must be 0 or 1"),
+        ({"data": Data("tokens", "tokens")}, "data.path=null"),
+        ({"data": Data("bytes", "bytes", path="/tmp/x")}, "data.path=/tmp/x: data.kind=bytes reads no file"),
+    ],
+    ids=str,
+)
+def test_a_point_that_cannot_run_is_refused_in_one_sentence(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        planned(config(**changes))
+    assert str(caught.value).count("\n") == str(changes.get("study", "")).count("\n")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kv_heads": 3}, "model.kv_heads=3: must divide model.heads=4"),
+        ({"head_dim": 33}, "model.head_dim=33: must be even"),
+        ({"vocab_size": 100}, "model.vocab_size=100: data.kind=bytes needs at least 256"),
+    ],
+    ids=str,
+)
+def test_an_impossible_model_is_refused(changes: dict[str, int], message: str) -> None:
+    point = config(data=Data("bytes", "bytes"))
+    with pytest.raises(ValueError, match=message):
+        planned(replace(point, model=replace(point.model, **changes)))
+
+
+def test_keeping_gathered_parameters_is_a_choice_of_fsdp_only() -> None:
+    point = config()
+    with pytest.raises(ValueError, match=r"parallel.reshard=False: .*parallel=fsdp"):
+        planned(replace(point, parallel=replace(point.parallel, reshard=False)))
+
+
+def test_a_token_file_is_checked_against_the_sequence(tmp_path: Path) -> None:
+    (tmp_path / "ids").write_bytes(bytes(2 * 2048))
+    with pytest.raises(ValueError, match="2048 ids are fewer than the 2049 that seq_len=2048 needs"):
+        planned(config(data=Data("tokens", "tokens", str(tmp_path / "ids"))))
+
+
+def test_too_much_memory_is_refused_with_how_much_and_what_would_fit() -> None:
+    point = config("8b", "fsdp", "bf16", nodes=1, gpus_per_node=8, seq_len=8192, local_batch=4, compile=True)
+    with pytest.raises(
+        ValueError, match=r"model.name=8b: needs about \d+\.\d GiB on a rank, \d+\.\d GiB more"
+    ) as caught:
+        plan(point, None, 80 * GIB)
+    assert "activation_checkpointing=full or local_batch=1 would fit" in str(caught.value)
+    assert "parallel=fsdp" not in str(caught.value)
+
+
+def test_a_replicated_model_that_is_too_large_is_sent_to_fsdp() -> None:
+    with pytest.raises(ValueError, match=r"; parallel=fsdp would fit"):
+        plan(config("8b", "ddp", "bf16", nodes=4, gpus_per_node=8), None, 80 * GIB)
+
+
+def test_a_model_that_nothing_makes_fit_is_sent_to_more_gpus() -> None:
+    with pytest.raises(ValueError, match="more GPUs with parallel=fsdp"):
+        plan(config("405b", "fsdp", "bf16", gpus_per_node=8), None, 80 * GIB)
+
+
+def test_memory_close_to_the_limit_warns_and_far_from_it_does_not() -> None:
+    point = config("125m")
+    total = planned(point).memory.total
+    assert any("may run out of memory" in line for line in plan(point, None, int(total * 1.05)).warnings)
+    assert plan(point, None, total * 2).warnings == []
+
+
+def test_few_measured_steps_warn() -> None:
+    assert any("steps=12: about 7 measured steps" in line for line in planned(config(steps=12)).warnings)
+    assert planned(config(steps=50)).warnings == []
+
+
+def test_hazards_of_nccl_reach_the_plan() -> None:
+    assert any("NCCL_PROTO" in line for line in planned(config(nccl=Nccl("x", {"NCCL_PROTO": "LL128"}))).warnings)
+
+
+def test_the_time_is_work_over_an_assumed_rate_and_a_start() -> None:
+    point = config("1b", "fsdp", "bf16", nodes=2, gpus_per_node=8, steps=100, seq_len=8192)
+    made = plan(point, named("h200"), None)
+    work = 100 * 16 * 8192 * flops_per_token(point.model, 8192)
+    assert made.seconds == pytest.approx(work / (16 * 989e12 * ASSUMED_MFU) + ASSUMED_START)
+    assert made.gpu_hours == pytest.approx(made.seconds * 16 / 3600)
+
+
+def test_recomputation_costs_a_third_more_compute() -> None:
+    point = config("1b", "fsdp", "bf16", steps=100)
+    once = plan(point, named("h200"), None).seconds
+    again = plan(replace(point, activation_checkpointing="full"), named("h200"), None).seconds
+    assert again - ASSUMED_START == pytest.approx((once - ASSUMED_START) * 4 / 3)
+
+
+def test_no_time_is_promised_for_an_unknown_device() -> None:
+    made = planned(config())
+    assert made.seconds is None
+    assert made.gpu_hours is None
+
+
+def test_planning_imports_no_torch() -> None:
+    modules = [f"harness.plan.{path.stem}" for path in (ROOT / "harness" / "plan").glob("*.py")]
+    code = (
+        f"import importlib, sys; [importlib.import_module(name) for name in {modules}]; print('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"

@@ -1,0 +1,89 @@
+"""ddp and fsdp train as the bare module does: the same losses and gradient norms, and a test that would notice."""
+
+import functools
+
+import pytest
+import tiny_training as tiny
+from ranks import run_ranks
+
+from harness.parallel.ddp import DDP
+from harness.parallel.fsdp import FSDP
+
+LOSS, NORM = 2e-6, 1e-5
+
+
+def agree(told, reference) -> bool:
+    return all(
+        abs(loss - wanted_loss) <= LOSS and abs(norm - wanted_norm) <= NORM * wanted_norm
+        for (loss, norm), (wanted_loss, wanted_norm) in zip(told, reference, strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return run_ranks(1, tiny.bare)[0]
+
+
+def test_bare_module_learns(reference):
+    assert reference[0][0] - reference[-1][0] >= 0.05
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_strategy_equals_the_bare_module(kind, world, reference):
+    for told in run_ranks(world, tiny.through_strategy, kind):
+        assert agree(told, reference), (told, reference)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_accumulated_microbatches_equal_one_batch(kind, reference):
+    assert agree(run_ranks(2, tiny.through_strategy, kind, 2)[0], reference)
+
+
+def with_options(kind, **how):
+    return tiny.through_strategy(kind, **how)
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        ("ddp", {"activation_checkpointing": True}),
+        ("fsdp", {"activation_checkpointing": True}),
+        ("fsdp", {"reshard": False}),
+    ],
+    ids=["ddp-checkpointing", "fsdp-checkpointing", "fsdp-no-reshard"],
+)
+def test_memory_options_leave_the_numbers_alone(kind, how, reference):
+    assert agree(run_ranks(2, functools.partial(with_options, kind, **how))[0], reference)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_tied_embeddings_stay_tied(kind):
+    wanted = run_ranks(1, tiny.bare, True)[0]
+    assert agree(run_ranks(2, functools.partial(with_options, kind, tied=True))[0], wanted)
+
+
+class SilentDDP(DDP):
+    def synchronise(self, last: bool) -> None:
+        super().synchronise(False)
+
+
+class SilentFSDP(FSDP):
+    def synchronise(self, last: bool) -> None:
+        super().synchronise(False)
+
+
+def double(trained) -> None:
+    for parameter in trained.model.parameters():
+        if parameter.grad is not None:
+            parameter.grad.mul_(2)
+
+
+@pytest.mark.parametrize("kind", [SilentDDP, SilentFSDP])
+def test_missing_synchronisation_is_noticed(kind, reference):
+    assert not agree(run_ranks(2, tiny.through_strategy, kind)[0], reference)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_doubled_gradients_are_noticed(kind, reference):
+    assert not agree(run_ranks(2, tiny.through_strategy, kind, 1, double)[0], reference)
