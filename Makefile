@@ -1,0 +1,28 @@
+# Everything a person types; each target sets up .venv when needed.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: study test lint setup bench-cli
+
+study: setup  ## a first study on this machine, from configuration to its page
+	$(BIN)/harness run -m experiment=demo
+	$(BIN)/harness report demo
+
+test: setup  ## every test that can run on this machine
+	$(BIN)/pytest
+
+lint: setup  ## format, style, types, and which room may import which
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+setup: .venv/installed  ## only the .venv, with the harness command in it
+
+bench-cli: setup  ## how long a person waits for the command line; judged, in .bench/cli.json
+	$(BIN)/python -m benchmarks.cli
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
