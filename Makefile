@@ -19,8 +19,8 @@ lint: setup  ## format, style, types, and which room may import which
 
 setup: .venv/installed  ## only the .venv, with the harness command in it
 
-bench-cli: setup  ## how long a person waits for the command line; judged, in .bench/cli.json
-	$(BIN)/python -m benchmarks.cli
+bench-cli: study  ## how long a person waits for the command line; judged, in .bench/cli.json
+	$(BIN)/python -m harness.bench.cli
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -1,0 +1,184 @@
+"""Scaling efficiency: which points are one curve, and what each scale keeps of the curve's baseline."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.analysis.goodput import goodput_efficiency
+from harness.analysis.intervals import Interval, over_repeats
+from harness.analysis.summary import Row
+from harness.config import Config, walk
+
+# A curve runs over scale and repeats; these name neither the work nor how it is done.
+NOT_THE_CURVE = (
+    "study",
+    "root",
+    "nodes",
+    "gpus_per_node",
+    "repeat",
+    "repeats",
+    "rerun",
+    "launcher",
+    "record",
+    "hardware",
+)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A curve's points of one size: tokens/s and efficiency, means over repeats."""
+
+    label: str
+    nodes: int
+    gpus: int
+    slugs: list[str]
+    tokens_per_s: Interval
+    efficiency: Interval
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points that differ in scale and repeat alone, smallest first; the first scale is the baseline."""
+
+    name: str
+    scaling: str
+    scales: list[Scale]
+
+    @property
+    def baseline(self) -> Scale:
+        return self.scales[0]
+
+    @property
+    def largest(self) -> Scale:
+        return self.scales[-1]
+
+
+def name_rows(rows: Sequence[Row], configs: Sequence[Config]) -> None:
+    """Give each row its `label`, such as `tiny-ddp-n1x1`, and the name of its `curve`, such as `tiny-ddp`.
+
+    Names say model and strategy, and beyond them only what tells this study's curves apart. What `ok` points measured
+    counts as well: on other devices or with another number of tokens a step they are another curve.
+    """
+    stems = [f"{config.model.name}-{config.parallel.name}" for config in configs]
+    extras = ["" if config.nccl.name == "default" else f"-{config.nccl.name}" for config in configs]
+    works = [_work(config) for config in configs]
+    for index, text in _differences({index: (stems[index], extras[index]) for index in range(len(rows))}, works):
+        extras[index] += text
+    ok = [index for index, row in enumerate(rows) if row["status"] == "ok"]
+    facts = [_facts(row) for row in rows]
+    for index, text in _differences({index: (stems[index], extras[index]) for index in ok}, facts):
+        extras[index] += text
+    for row, config, stem, extra in zip(rows, configs, stems, extras, strict=True):
+        row["label"] = f"{stem}-n{config.nodes}x{config.gpus_per_node}{extra}"
+        row["curve"] = stem + extra
+
+
+def curves(rows: Iterable[Row]) -> list[Curve]:
+    """The curves of named rows, in the order of their names; only `ok` rows with a measured window have a part."""
+    members: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in sorted(rows, key=lambda row: (row["gpus"], row["nodes"], row["repeat"])):
+        if row["status"] == "ok" and row.get("tokens_per_s"):
+            members[row["curve"]][row["label"]].append(row)
+    return [_curve(name, list(members[name].values())) for name in sorted(members)]
+
+
+def fill_rows(rows: Sequence[Row]) -> None:
+    """Add efficiency, baseline and goodput efficiency to the rows of each curve."""
+    by_slug = {row["slug"]: row for row in rows}
+    for curve in curves(rows):
+        base = _speed_of([by_slug[slug] for slug in curve.baseline.slugs])
+        peak = curve.baseline.tokens_per_s.value if curve.baseline.gpus == 1 else None
+        for scale in curve.scales:
+            for row in (by_slug[slug] for slug in scale.slugs):
+                efficiency = _ratio(_speed_of([row]), base, scale is curve.baseline)
+                row["baseline"] = curve.baseline.label
+                row["efficiency"] = efficiency.value
+                row["efficiency_lo"], row["efficiency_hi"] = efficiency.lo, efficiency.hi
+                if peak and row.get("goodput_tokens_per_s") is not None:
+                    row["goodput_efficiency"] = goodput_efficiency(row["goodput_tokens_per_s"], row["gpus"], peak)
+                    row["goodput_peak"] = curve.baseline.label
+
+
+def _curve(name: str, scales: list[list[Row]]) -> Curve:
+    base = _speed_of(scales[0])
+    return Curve(
+        name,
+        scales[0][0]["scaling"],
+        [
+            Scale(
+                label=repeats[0]["label"],
+                nodes=repeats[0]["nodes"],
+                gpus=repeats[0]["gpus"],
+                slugs=[row["slug"] for row in repeats],
+                tokens_per_s=_estimate([(row, row["tokens_per_s"]) for row in repeats]),
+                efficiency=_ratio(_speed_of(repeats), base, repeats is scales[0]),
+            )
+            for repeats in scales
+        ],
+    )
+
+
+def _speed_of(repeats: list[Row]) -> Interval:
+    """The speed of one GPU, whose ratio to the baseline's is the efficiency.
+
+    Weak scaling: tokens/s/GPU. Strong scaling: 1 ÷ (T·N), so that the ratio is T_N₀·N₀ ÷ (T_N·N).
+    """
+    if repeats[0]["scaling"] == "strong":
+        return _estimate([(row, 1 / (row["step_s_mean"] * row["gpus"])) for row in repeats])
+    return _estimate([(row, row["tokens_per_s"] / row["gpus"]) for row in repeats])
+
+
+def _estimate(values: list[tuple[Row, float]]) -> Interval:
+    """Mean and t-interval over repeats; of a single run, its value with the relative interval of its tokens/s."""
+    if len(values) > 1:
+        return over_repeats([value for _, value in values])
+    [(row, value)] = values
+    if row.get("tokens_per_s_lo") is None:
+        return Interval(value)
+    scale = value / row["tokens_per_s"]
+    return Interval(value, row["tokens_per_s_lo"] * scale, row["tokens_per_s_hi"] * scale, row["interval"])
+
+
+def _ratio(part: Interval, base: Interval, is_baseline: bool) -> Interval:
+    """A speed over the baseline's; relative half-widths add in quadrature. The baseline itself has no interval."""
+    value = part.value / base.value
+    if is_baseline or part.kind is None or base.kind is None:
+        return Interval(value)
+    half = value * math.hypot(part.relative(), base.relative())
+    return Interval(value, value - half, value + half, part.kind if part.kind == base.kind else "within-run")
+
+
+def _work(config: Config) -> dict[str, Any]:
+    work = {}
+    for key, _ in walk():
+        if key.split(".")[0] not in NOT_THE_CURVE:
+            value: Any = config
+            for part in key.split("."):
+                value = getattr(value, part)
+            work[key] = value
+    return work
+
+
+def _facts(row: Row) -> dict[str, Any]:
+    tokens = "tokens_per_gpu_step" if row["scaling"] == "weak" else "tokens_per_step"
+    return {key: row.get(key) for key in ("backend", "device_name", tokens)}
+
+
+def _differences(names: dict[int, tuple[str, str]], details: Sequence[dict[str, Any]]) -> Iterator[tuple[int, str]]:
+    """What tells each index from others of the same name: ` bf16 seq_len=4096`, or nothing."""
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, name in names.items():
+        groups[name].append(index)
+    for group in groups.values():
+        one = details[group[0]]
+        keys = [key for key in one if any(details[index][key] != one[key] for index in group)]
+        named = {key.removesuffix(".name") for key in keys if key.endswith(".name")}
+        for index in group:
+            parts = [
+                str(details[index][key]) if key.endswith(".name") else f"{key}={details[index][key]}"
+                for key in keys
+                if key.endswith(".name") or key.split(".")[0] not in named
+            ]
+            yield index, "".join(f" {part}" for part in parts)

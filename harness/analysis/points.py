@@ -1,0 +1,96 @@
+"""The table of a study's points, as in points.csv."""
+
+import polars as pl
+
+from harness.analysis.efficiency import fill_rows, name_rows
+from harness.analysis.goodput import BUCKETS
+from harness.analysis.read import Study
+from harness.analysis.summary import summarise
+
+# The first 30 columns are a contract, in name and order; what comes after them may grow.
+COLUMNS: dict[str, type[pl.DataType]] = {
+    "study": pl.String,
+    "slug": pl.String,
+    "status": pl.String,
+    "model": pl.String,
+    "parallel": pl.String,
+    "nccl": pl.String,
+    "nodes": pl.Int64,
+    "gpus": pl.Int64,
+    "backend": pl.String,
+    "precision": pl.String,
+    "repeat": pl.Int64,
+    "tokens_per_s": pl.Float64,
+    "tokens_per_s_lo": pl.Float64,
+    "tokens_per_s_hi": pl.Float64,
+    "tokens_per_s_gpu": pl.Float64,
+    "step_s_p50": pl.Float64,
+    "step_s_p95": pl.Float64,
+    "mfu": pl.Float64,
+    "attained": pl.Float64,
+    "all_reduce_s_p50": pl.Float64,
+    "all_reduce_busbw": pl.Float64,
+    "all_gather_s_p50": pl.Float64,
+    "reduce_scatter_s_p50": pl.Float64,
+    "exposed_comm_s": pl.Float64,
+    "goodput_tokens_per_s": pl.Float64,
+    "goodput_fraction": pl.Float64,
+    "efficiency": pl.Float64,
+    "baseline": pl.String,
+    "peak_memory_bytes": pl.Int64,
+    "loss_last": pl.Float64,
+    "mfu_causal": pl.Float64,
+    "flops_convention": pl.String,
+    "label": pl.String,
+    "curve": pl.String,
+    "reason": pl.String,
+    "warnings": pl.String,
+    "scaling": pl.String,
+    "seq_len": pl.Int64,
+    "tokens_per_step": pl.Int64,
+    "tokens_per_gpu_step": pl.Float64,
+    "device_name": pl.String,
+    "hosts": pl.Int64,
+    "oversubscribed": pl.Boolean,
+    "position": pl.Int64,
+    "attempts": pl.Int64,
+    "window_steps": pl.Int64,
+    "sampled_steps": pl.Int64,
+    "interval": pl.String,
+    "step_s_mean": pl.Float64,
+    "step_s_min": pl.Float64,
+    "step_s_p25": pl.Float64,
+    "step_s_p75": pl.Float64,
+    "step_s_max": pl.Float64,
+    "step_s_mad": pl.Float64,
+    "data_share": pl.Float64,
+    "all_to_all_s_p50": pl.Float64,
+    "send_recv_s_p50": pl.Float64,
+    "broadcast_s_p50": pl.Float64,
+    "efficiency_lo": pl.Float64,
+    "efficiency_hi": pl.Float64,
+    "goodput_efficiency": pl.Float64,
+    "goodput_peak": pl.String,
+    "git_sha": pl.String,
+    "git_dirty": pl.Boolean,
+    "torch": pl.String,
+    "cuda": pl.String,
+    "nccl_version": pl.String,
+    "driver": pl.String,
+    "processor": pl.String,
+    "wall_s": pl.Float64,
+    "queue_s": pl.Float64,
+    **{f"ledger_{name}_s": pl.Float64 for name in BUCKETS},
+}
+
+
+def points(study: Study) -> pl.DataFrame:
+    """One row a point, curve by curve and smallest first. What is not known is null."""
+    rows, configs = [], []
+    for point in study:
+        rows.append({"study": study.name, **summarise(point)})
+        configs.append(point.config)
+    name_rows(rows, configs)
+    fill_rows(rows)
+    frame = pl.DataFrame([[row.get(name) for name in COLUMNS] for row in rows], schema=COLUMNS, orient="row")
+    return frame.sort("model", "parallel", "nccl", "gpus", "nodes", "label", "repeat")

@@ -1,0 +1,151 @@
+"""Run directories in: the files of a study as they stand, half-written ones included."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.config import Config
+
+SCHEMA = 1
+Record = dict[str, Any]
+Events = dict[int, list[Record]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a point's run directory holds; `warnings` names what of it could not be read."""
+
+    path: Path
+    slug: str
+    config: Config
+    status: Record
+    provenance: Record
+    launches: list[Record]
+    events: Events
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study's run directories. Iterating reads one point at a time, so that a large study never lies in memory.
+
+    `warnings` fills while iterating, with the folders that are no readable point.
+    """
+
+    path: Path
+    name: str
+    folders: list[Path]
+    warnings: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Point]:
+        self.warnings.clear()
+        for folder in self.folders:
+            try:
+                yield read_point(folder)
+            except ValueError as error:
+                self.warnings.append(str(error))
+
+
+def read_lines(path: Path) -> tuple[list[Record], str | None]:
+    """The whole records of a JSON-lines file, and a sentence on what had to be skipped."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return [], None
+    records: list[Record] = []
+    torn, malformed = False, []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError("not an object")
+            records.append(record)
+        except ValueError:
+            # Only the last line has no newline after it: a write that was cut short.
+            if number == len(lines):
+                torn = True
+            else:
+                malformed.append(str(number))
+    skipped = [f"malformed line {number}" for number in malformed] + ["a torn last line"] * torn
+    return records, f"{path.name}: skipped {' and '.join(skipped)}" if skipped else None
+
+
+def read_point(path: Path) -> Point:
+    """Read a run directory; ValueError where there is no readable config.yaml."""
+    path = Path(path)
+    warnings: list[str] = []
+    config = _config(path / "config.yaml")
+    status = _document(path / "status.json", warnings) or {"status": "pending", "reason": None, "rank": None}
+    provenance = _document(path / "provenance.json", warnings) or {}
+    launches: list[Record] = []
+    events: Events = {}
+    attempts = (entry for entry in _folders(path / "attempts") if entry.name.isdecimal())
+    for attempt in sorted(attempts, key=lambda entry: int(entry.name)):
+        launch = _document(attempt / "launch.json", warnings)
+        records, skipped = read_lines(attempt / "events.jsonl")
+        if launch:
+            launches.append(launch)
+        if skipped:
+            warnings.append(f"attempt {attempt.name}: {skipped}")
+        events[int(attempt.name)] = [record for record in records if record.get("schema") == SCHEMA]
+        if foreign := len(records) - len(events[int(attempt.name)]):
+            warnings.append(f"attempt {attempt.name}: events.jsonl: skipped {foreign} records of another schema")
+    return Point(path, path.name, config, status, provenance, launches, events, warnings)
+
+
+def read_study(path: Path) -> Study:
+    """Find a study's points; superseded ones (`<slug>~1`) are left out."""
+    path = Path(path)
+    if not path.is_dir():
+        raise ValueError(f"study {path.name}: there is no folder {path}")
+    warnings: list[str] = []
+    document = _document(path / "study.json", warnings)
+    if document is None:
+        raise ValueError(f"{path} is no study: it has no readable study.json")
+    if document.get("schema") != SCHEMA:
+        raise ValueError(
+            f"study {path.name} was written with schema {document.get('schema')}; this version reads {SCHEMA}"
+        )
+    folders = [folder for folder in _folders(path / "points") if "~" not in folder.name]
+    return Study(path, path.name, folders)
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.is_dir()) if path.is_dir() else []
+
+
+def _document(path: Path, warnings: list[str]) -> Record | None:
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        warnings.append(f"{path.name} is not readable")
+        return None
+    return document
+
+
+def _config(path: Path) -> Config:
+    """The resolved configuration. Plain YAML: merging through OmegaConf takes 12 to 20 ms a point."""
+    try:
+        values = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        config = _build(Config, values)
+    except FileNotFoundError:
+        raise ValueError(f"point {path.parent.name} is left out: it has no config.yaml") from None
+    except (yaml.YAMLError, TypeError, AttributeError) as error:
+        raise ValueError(f"point {path.parent.name} is left out: config.yaml: {error}") from None
+    assert isinstance(config, Config)
+    return config
+
+
+def _build(kind: Any, values: dict[str, Any]) -> Any:
+    groups = {item.name: item.type for item in fields(kind) if is_dataclass(item.type)}
+    return kind(**{key: _build(groups[key], value) if key in groups else value for key, value in values.items()})

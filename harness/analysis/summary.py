@@ -1,0 +1,136 @@
+"""One point in numbers: a row of points.csv, without what only its study can tell."""
+
+from typing import Any
+
+from harness.analysis.collectives import OPERATIONS, collectives
+from harness.analysis.goodput import BUCKETS, Ledger, ledger
+from harness.analysis.read import Events, Point, Record
+from harness.analysis.steps import first, kept
+from harness.analysis.throughput import throughput, utilisation
+from harness.plan.model import FLOPS_CONVENTION, flops_per_token, flops_per_token_causal
+
+Row = dict[str, Any]
+
+
+def summarise(point: Point) -> Row:
+    """The point's columns by name; docs/report.md has their units and conventions. What is not known is absent."""
+    config = point.config
+    start = first(point.events, "start") or {}
+    gpus = start.get("world_size") or config.nodes * config.gpus_per_node
+    tokens_per_step = start.get("tokens_per_step")
+    communication = collectives(point.events)
+    tiled = ledger(point.launches, point.events)
+    warnings = [*point.warnings, *_doubts(tiled)]
+    if start.get("oversubscribed"):
+        warnings.insert(0, f"{_ranks_on_cores(point)}: not a scaling measurement")
+    if communication.partial:
+        warnings.append("collective times come from windows with missing entries")
+    row: Row = {
+        "slug": point.slug,
+        "status": point.status.get("status"),
+        "reason": point.status.get("reason"),
+        "model": config.model.name,
+        "parallel": config.parallel.name,
+        "nccl": config.nccl.name,
+        "nodes": config.nodes,
+        "gpus": gpus,
+        "backend": start.get("backend"),
+        "precision": config.precision.name,
+        "repeat": config.repeat,
+        "scaling": config.scaling,
+        "seq_len": config.seq_len,
+        "tokens_per_step": tokens_per_step,
+        "tokens_per_gpu_step": tokens_per_step / gpus if tokens_per_step else None,
+        "device_name": start.get("device_name"),
+        "hosts": len(start["hosts"]) if "hosts" in start else None,
+        "oversubscribed": start.get("oversubscribed"),
+        "position": point.launches[0].get("position") if point.launches else None,
+        "attempts": len(point.launches),
+        "sampled_steps": communication.windows,
+        "all_reduce_busbw": communication.all_reduce_busbw,
+        **{f"{name}_s_p50": communication.seconds[name] for name in OPERATIONS},
+        "peak_memory_bytes": _peak_memory(point.events),
+        "loss_last": next((step["loss"] for step in reversed(kept(point.events)) if step["loss"] is not None), None),
+        "warnings": "; ".join(warnings) or None,
+        **_surroundings(point, start),
+    }
+    if point.launches:
+        row |= {
+            "goodput_tokens_per_s": tiled.goodput_tokens_per_s,
+            "goodput_fraction": tiled.goodput_fraction,
+            "wall_s": tiled.wall_s,
+            "queue_s": tiled.queue_s,
+            **{f"ledger_{name}_s": tiled.buckets[name] for name in BUCKETS},
+        }
+    return row | _window(point, gpus, row["device_name"])
+
+
+def _window(point: Point, gpus: int, device_name: str | None) -> Row:
+    """The columns of the measured window; none where no step was measured."""
+    window = throughput(point.events)
+    if window is None:
+        return {"window_steps": 0}
+    rate, config = window.tokens_per_s, point.config
+    whole, causal = (count(config.model, config.seq_len) for count in (flops_per_token, flops_per_token_causal))
+    seconds = sorted(window.seconds)
+    return {
+        "tokens_per_s": rate.value,
+        "tokens_per_s_lo": rate.lo,
+        "tokens_per_s_hi": rate.hi,
+        "interval": rate.kind,
+        "tokens_per_s_gpu": rate.value / gpus,
+        "mfu": utilisation(whole, rate.value / gpus, config, device_name),
+        "mfu_causal": utilisation(causal, rate.value / gpus, config, device_name),
+        "flops_convention": FLOPS_CONVENTION,
+        "window_steps": window.steps,
+        "step_s_mean": sum(seconds) / window.steps,
+        "step_s_min": seconds[0],
+        "step_s_p25": window.p25,
+        "step_s_p50": window.p50,
+        "step_s_p75": window.p75,
+        "step_s_p95": window.p95,
+        "step_s_max": seconds[-1],
+        "step_s_mad": window.mad,
+        "data_share": window.data_share,
+    }
+
+
+def _ranks_on_cores(point: Point) -> str:
+    machine = point.provenance.get("machine", {})
+    return f"{point.config.gpus_per_node} ranks on {machine.get('cores') or 'fewer'} cores"
+
+
+def _surroundings(point: Point, start: Record) -> Row:
+    """Code, versions and machine: as the running processes told, else as they were started from."""
+    versions = point.provenance.get("versions", {}) | start.get("versions", {})
+    git = point.provenance.get("git", {})
+    return {
+        "git_sha": git.get("sha"),
+        "git_dirty": git.get("dirty"),
+        "torch": versions.get("torch"),
+        "cuda": versions.get("cuda"),
+        "nccl_version": versions.get("nccl"),
+        "driver": versions.get("driver"),
+        "processor": point.provenance.get("machine", {}).get("cpu"),
+    }
+
+
+def _peak_memory(events: Events) -> int | None:
+    peaks = [
+        record["peak_memory_bytes"]
+        for records in events.values()
+        for record in records
+        if record.get("peak_memory_bytes") is not None
+    ]
+    return max(peaks, default=None)
+
+
+def _doubts(tiled: Ledger) -> list[str]:
+    """What the ledger cannot account for, beyond 1 % of the wall-clock or 1 s."""
+    tolerance = max(1.0, 0.01 * tiled.wall_s)
+    overlap = sum(tiled.buckets.values()) - tiled.wall_s
+    if overlap > tolerance:
+        return [f"the ledger's stamps overlap by {overlap:.1f} s"]
+    if tiled.buckets["other"] > tolerance:
+        return [f"{tiled.buckets['other']:.1f} s of the wall-clock carry no stamp"]
+    return []

@@ -1,0 +1,78 @@
+"""How fast the measured window went, from the slowest rank of each step."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.analysis.intervals import Interval, within_run
+from harness.analysis.steps import Attempts, kept
+from harness.config import Config
+from harness.plan import hardware
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Rates of the window of `steps` measured steps; `seconds` are its steps' durations in order."""
+
+    steps: int
+    tokens_per_s: Interval
+    seconds: list[float]
+    data_share: float
+    p25: float
+    p50: float
+    p75: float
+    p95: float
+    mad: float
+
+
+def throughput(events: Attempts) -> Throughput | None:
+    """The measured window, or None where no step was measured.
+
+    A step lasts as long as on its slowest rank, or as on rank 0 where `ranks` does not cover it. MAD is the median
+    absolute deviation from the median, unscaled.
+    """
+    steps = [record for record in kept(events) if record["role"] == "measured"]
+    own: list[float] = [record["duration_s"] for record in steps]
+    if not sum(own):
+        return None
+    slowest = _slowest(events)
+    seconds: list[float] = [
+        slowest.get((record["attempt"], record["step"]), mine) for record, mine in zip(steps, own, strict=True)
+    ]
+    durations = np.asarray(seconds)
+    p25, p50, p75, p95 = (float(value) for value in np.quantile(durations, (0.25, 0.5, 0.75, 0.95)))
+    return Throughput(
+        steps=len(steps),
+        tokens_per_s=within_run([record["tokens"] for record in steps], seconds),
+        seconds=seconds,
+        data_share=sum(record["data_s"] for record in steps) / sum(own),
+        p25=p25,
+        p50=p50,
+        p75=p75,
+        p95=p95,
+        mad=float(np.median(np.abs(durations - p50))),
+    )
+
+
+def utilisation(flops_per_token: float, tokens_per_s: float, config: Config, device_name: str | None) -> float | None:
+    """Model FLOPs utilisation on each GPU: FLOPs of a token · tokens/s of one GPU ÷ dense peak of the precision in use.
+
+    None where the device's peak is not known, and so on a CPU.
+    """
+    device = hardware.find(device_name) if device_name else None
+    peak = device.peaks.get(config.precision.compute) if device else None
+    if not peak:
+        return None
+    return flops_per_token * tokens_per_s / peak
+
+
+def _slowest(events: Attempts) -> dict[tuple[int, int], float]:
+    """Seconds of the slowest rank by attempt and step."""
+    seconds: dict[tuple[int, int], float] = {}
+    for attempt, records in events.items():
+        for record in records:
+            if record["kind"] == "ranks":
+                numbers = range(record["step_first"], record["step_last"] + 1)
+                pairs = zip(numbers, record["duration_max_s"], strict=False)
+                seconds |= {(attempt, step): duration for step, duration in pairs}
+    return seconds

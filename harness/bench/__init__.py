@@ -1,0 +1,1 @@
+"""Benchmarks that judge: measured intervals against stated bounds."""

@@ -1,0 +1,114 @@
+"""The W&B client, opened for one point: online where that works, else offline."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from harness.analysis.read import Point
+from harness.publish.history import AXIS, KEYS
+from harness.publish.state import State
+
+INIT_S = 20
+FINISH_S = 20
+LONGEST_ID = 64
+
+
+def run_id(point: Point) -> str:
+    """The W&B run id of a point: its slug, and a hash that tells its study and its run directory from others.
+
+    Provenance is in the hash, or the same study on two machines, or a point run again, would add to one run.
+    """
+    provenance = point.path / "provenance.json"
+    digest = hashlib.sha256(f"{point.config.study}/{point.slug}\n".encode())
+    digest.update(provenance.read_bytes() if provenance.exists() else b"")
+    return f"{point.slug[: LONGEST_ID - 9]}-{digest.hexdigest()[:8]}"
+
+
+def open_run(point: Point, state: State, fallback: bool) -> Any:
+    """Open the point's run in the mode that its state asks for, and say in the state what it came to.
+
+    `auto` is tried as `online` is: without a key that fails at once, before anything is sent.
+    """
+    if state.mode != "offline":
+        try:
+            run = _init(point, state.run_id, "online")
+            state.mode_used = "online"
+            return run
+        # Whatever the client raises, the records are not lost: they go to an offline run.
+        except Exception as error:
+            if not fallback:
+                raise
+            state.reason = f"offline, because no online run could be opened: {sentence(error)}"
+            # The client's service still holds the run's id.
+            wandb.teardown(exit_code=1)
+    run = _init(point, state.run_id, "offline")
+    state.mode_used = "offline"
+    state.offline_dir = str(Path(run.dir).parent.relative_to(point.path.resolve()))
+    return run
+
+
+def close_run(run: Any, failed: bool) -> None:
+    """Finish a run, as failed if the point has; an error where the server did not take all of it."""
+    log = Path(run.dir).parent / "logs" / "debug-internal.log"
+    run.finish(exit_code=1 if failed else 0)
+    # A server may refuse the rows of a run that it let us open. The client stops sending, and finishes as if all were
+    # well; only its own log tells.
+    for line in log.read_text(errors="replace").splitlines():
+        if '"level":"ERROR+4"' in line:
+            raise RuntimeError(json.loads(line)["msg"])
+
+
+def _init(point: Point, run_id: str, mode: str) -> Any:
+    config = point.config
+    tags = (
+        config.model.name,
+        config.parallel.name,
+        config.nccl.name,
+        config.precision.name,
+        f"{config.nodes * config.gpus_per_node}gpu",
+    )
+    run = wandb.init(
+        mode=mode,  # type: ignore[arg-type]
+        dir=point.path.resolve(),
+        id=run_id,
+        resume="allow",
+        name=point.slug,
+        group=config.study,
+        job_type="point",
+        tags=list(dict.fromkeys(tags)),
+        config={**dataclasses.asdict(config), "provenance": point.provenance},
+        settings=_settings(),
+    )
+    run.define_metric(AXIS)
+    for keys in KEYS:
+        run.define_metric(keys, step_metric=AXIS)
+    return run
+
+
+def _settings() -> wandb.Settings:
+    """Nothing but the records leaves: no console, code, git state, machine metadata, packages or system metrics."""
+    return wandb.Settings(
+        console="off",
+        program="harness",
+        save_code=False,
+        disable_code=True,
+        disable_git=True,
+        disable_job_creation=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+        silent=True,
+        init_timeout=INIT_S,
+        finish_timeout=FINISH_S,
+        finish_timeout_raises=True,
+    )
+
+
+def sentence(error: Exception) -> str:
+    """An error on one line, without its class where it says something."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]

@@ -1,0 +1,79 @@
+"""Records as W&B keys: the rows of a run's history, and its summary. Values that are null are left out."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from harness.analysis.collectives import collectives
+from harness.analysis.goodput import ledger
+from harness.analysis.read import Events, Point, Record
+from harness.analysis.summary import summarise
+
+AXIS = "train/step"
+# As globs: a metric defined by its exact name as well would lose the axis that its glob gives it.
+KEYS = ("perf/*", "comm/*", "goodput/*", "memory/*", "train/*")
+# Goodput is taken again when the records have grown by this share, so that all ledgers of a point together visit
+# each record at most 51 times, however long it runs.
+GROWTH = 0.02
+
+
+class History:
+    """Turns records into rows, in order: the same rows live as read again afterwards.
+
+    `launches` are the launch records by attempt, as they stand; whoever holds this keeps them fresh.
+    """
+
+    def __init__(self) -> None:
+        self.launches: Mapping[int, Record] = {}
+        self._events: Events = {}
+        self._seen = 0
+        self._due = 0.0
+
+    def rows(self, attempt: int, record: Record) -> Iterator[dict[str, Any]]:
+        """The row of a record of an attempt, where it has one."""
+        self._events.setdefault(attempt, []).append(record)
+        self._seen += 1
+        if record["kind"] == "step":
+            yield present(_step(record) | self._goodput(attempt))
+        elif record["kind"] == "collectives":
+            yield present(_collectives(record))
+
+    def _goodput(self, attempt: int) -> dict[str, Any]:
+        """Goodput up to the latest record of an attempt, as if the attempt were still running."""
+        if self._seen < self._due:
+            return {}
+        self._due = self._seen * (1 + GROWTH)
+        launches = [launch for number, launch in self.launches.items() if number < attempt]
+        if attempt in self.launches:
+            launches.append(self.launches[attempt] | {"end": None})
+        so_far = ledger(launches, self._events)
+        return {"goodput/fraction": so_far.goodput_fraction, "goodput/tokens_per_s": so_far.goodput_tokens_per_s}
+
+
+def _step(record: Record) -> dict[str, Any]:
+    """A step on rank 0: its seconds, rates per second over all ranks, bytes."""
+    return {
+        AXIS: record["step"],
+        "perf/step_s": record["duration_s"],
+        "perf/tokens_per_s": record["tokens"] / record["duration_s"] if record["duration_s"] else None,
+        "memory/peak_bytes": record["peak_memory_bytes"],
+        "train/loss": record["loss"],
+        "train/grad_norm": record["grad_norm"],
+        "train/lr": record["lr"],
+    }
+
+
+def _collectives(record: Record) -> dict[str, Any]:
+    """A sampled step's seconds by operation, and all-reduce's bus bandwidth in bytes per second."""
+    seconds = {f"comm/{name}_s": value for name, value in record["seconds"].items()}
+    busbw = collectives({0: [record]}).all_reduce_busbw
+    return {AXIS: record["step"], **seconds, "comm/all_reduce_busbw": busbw}
+
+
+def summary(point: Point) -> dict[str, Any]:
+    """A point's columns of points.csv, flat."""
+    return present(summarise(point))
+
+
+def present(values: dict[str, Any]) -> dict[str, Any]:
+    """The values that are there: a null is left out, never logged as zero."""
+    return {key: value for key, value in values.items() if value is not None}

@@ -1,0 +1,61 @@
+"""mirror.json: what the mirror of a point is doing, for those who read the run directory."""
+
+import glob
+import json
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+LEASE_S = 60.0
+
+
+@dataclass
+class State:
+    """The state of a point's mirror; `mode` is what was asked for, `mode_used` what it came to."""
+
+    run_id: str
+    mode: str
+    mode_used: str | None = None
+    state: str = "running"
+    reason: str | None = None
+    records: int = 0
+    offline_dir: str | None = None
+    host: str = ""
+    pid: int = 0
+
+
+def read(run_dir: Path) -> State | None:
+    """The state that a run directory holds, or None where no mirror was there."""
+    try:
+        document = json.loads((run_dir / "mirror.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    return State(**{key: document[key] for key in State.__dataclass_fields__})
+
+
+def write(run_dir: Path, state: State) -> None:
+    """Replace mirror.json in one step, so that a reader never sees half of it."""
+    document = {"schema": 1, "kind": "mirror", "time": time.time(), **asdict(state)}
+    # Two threads write: the mirror's own and, at the last, its deadline's.
+    part = run_dir / f".mirror.json.{os.getpid()}.{time.monotonic_ns()}"
+    part.write_text(json.dumps(document, indent=1) + "\n")
+    part.replace(run_dir / "mirror.json")
+
+
+def here() -> tuple[str, int]:
+    """This process: a mirror notices by it when another has taken its place."""
+    return platform.node(), os.getpid()
+
+
+def holder(run_dir: Path) -> tuple[str, int] | None:
+    """Which process wrote mirror.json last; None where the run directory has been moved away."""
+    found = read(run_dir)
+    return (found.host, found.pid) if found else None
+
+
+def held(run_dir: Path) -> bool:
+    """Whether somebody holds the point: the newest lease's modification time is its holder's heartbeat."""
+    beats = [os.stat(path).st_mtime for path in glob.iglob(str(run_dir / "lease*.json"))]
+    return time.time() - max(beats, default=0.0) <= LEASE_S

@@ -1,0 +1,48 @@
+// Draws every figure of the page and draws it again when the colour scheme changes.
+(() => {
+  const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const resolved = value => {
+    if (typeof value === "string") {
+      const name = /^var\((--[a-z0-9-]+)\)$/.exec(value);
+      return name ? colour(name[1]) : value;
+    }
+    if (Array.isArray(value)) return value.map(resolved);
+    if (value && typeof value === "object") {
+      return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, resolved(part)]));
+    }
+    return value;
+  };
+  const axis = () => ({
+    gridcolor: colour("--rule"), linecolor: colour("--rule"), zerolinecolor: colour("--rule"),
+    tickcolor: colour("--rule"), title: { font: { size: 13 } }, automargin: true,
+  });
+  const layout = own => {
+    const whole = {
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest",
+      font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: colour("--text") },
+      hoverlabel: {
+        bgcolor: colour("--panel"), bordercolor: colour("--rule"), font: { color: colour("--text") }, align: "left",
+      },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--rule"), activecolor: colour("--text") },
+      margin: { l: 64, r: 24, t: 56, b: 56 },
+      ...resolved(own),
+    };
+    whole.legend = { orientation: "h", x: 0, y: 1, yanchor: "bottom", ...whole.legend };
+    for (const key of Object.keys(whole)) {
+      if (/^[xy]axis\d*$/.test(key)) {
+        whole[key] = { ...axis(), ...whole[key], title: { ...axis().title, ...whole[key].title } };
+      }
+    }
+    return whole;
+  };
+  const draw = () => {
+    for (const plot of document.querySelectorAll(".plot")) {
+      const figure = JSON.parse(document.getElementById(`${plot.id}-data`).textContent);
+      Plotly.react(plot, resolved(figure.data), layout(figure.layout), {
+        displaylogo: false, responsive: true, modeBarButtons: [["toImage", "resetScale2d"]],
+      });
+    }
+  };
+  draw();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+})();

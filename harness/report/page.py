@@ -1,0 +1,93 @@
+"""One HTML page that needs nothing but itself: style, figures' data and plotly.js are inside.
+
+Its content policy forbids every request, so that a page from a stranger's study cannot call home.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from harness.analysis.efficiency import Curve
+from harness.analysis.summary import Row
+from harness.report import tables
+from harness.report.figures import Figure, figures
+from harness.report.words import tally, unit
+
+HERE = Path(__file__).parent
+PROVENANCE = {
+    "device_name": "device",
+    "processor": "processor",
+    "backend": "backend",
+    "git_sha": "code",
+    "torch": "torch",
+    "cuda": "CUDA",
+    "nccl_version": "NCCL",
+    "driver": "driver",
+}
+
+
+def page(document: dict[str, Any], curves: Sequence[Curve]) -> str:
+    """The whole page of a report's document. Everything from the study is escaped."""
+    rows: list[Row] = document["points"]
+    findings = document["headline"]
+    many = " many" * (len(findings) > 4)
+    written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(document["time"]))
+    return Template((HERE / "page.html").read_text()).substitute(
+        title=escape(f"Scaling study {document['study']}"),
+        style=(HERE / "style.css").read_text(),
+        findings=f'<ul class="findings{many}">{_items(findings)}</ul>',
+        about=escape(f"{tally(rows)}. Written {written}."),
+        points_note=escape(_points_note(rows)),
+        points=tables.html(rows),
+        warnings=f'<ul class="note">{_items(document["warnings"])}</ul>' * bool(document["warnings"]),
+        figures="\n".join(_figure(figure) for figure in figures(rows, curves)),
+        provenance=_provenance(rows),
+        footer=escape("All numbers, with more columns: points.csv beside this page. GB are 10⁹ bytes, GiB 2³⁰."),
+        plotly=get_plotlyjs(),
+        script=(HERE / "page.js").read_text(),
+    )
+
+
+def _figure(figure: Figure) -> str:
+    # JSON has "<" only inside strings; written as an escape it can neither end the script nor open a comment.
+    data = json.dumps({"data": figure.data, "layout": figure.layout}, allow_nan=False).replace("<", "\\u003c")
+    name = f"figure-{figure.key}"
+    return (
+        f'<figure aria-labelledby="{name}-title"><figcaption><h2 id="{name}-title">{escape(figure.title)}</h2>'
+        f"<p>{escape(figure.caption)}</p></figcaption>"
+        f'<div class="plot" id="{name}" role="img" aria-labelledby="{name}-title" '
+        f'style="min-height:{figure.layout["height"]}px"></div>'
+        f'<script type="application/json" id="{name}-data">{data}</script></figure>'
+    )
+
+
+def _points_note(rows: Sequence[Row]) -> str:
+    return (
+        f"Small in brackets: 95 % interval within the run. Efficiency: tokens/s per {unit(rows)[:-1]} (weak) or "
+        f"{unit(rows)[:-1]}-seconds of a step (strong) against the named baseline. Communication and step times "
+        "are medians. A dash: not known, never zero."
+    )
+
+
+def _provenance(rows: Sequence[Row]) -> str:
+    """Each fact's distinct values over the points."""
+    lines = []
+    for key, title in PROVENANCE.items():
+        values = dict.fromkeys(
+            f"{row[key]} (with uncommitted changes)" if key == "git_sha" and row["git_dirty"] else str(row[key])
+            for row in rows
+            if row[key] is not None
+        )
+        if values:
+            lines.append(f"<dt>{title}</dt><dd>{escape(', '.join(values))}</dd>")
+    return "\n".join(lines)
+
+
+def _items(texts: Sequence[str]) -> str:
+    return "".join(f"<li>{escape(text)}</li>" for text in texts)

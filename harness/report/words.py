@@ -1,0 +1,105 @@
+"""Numbers and findings as a person reads them. Plain text: whoever puts it on a page escapes it."""
+
+from collections.abc import Sequence
+
+from harness.analysis.efficiency import Curve
+from harness.analysis.intervals import Interval
+from harness.analysis.summary import Row
+
+NONE = "–"
+BEYOND_IDEAL = 1.1
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Significant digits with thousands apart: 12,345 or 403.0 or 0.1234."""
+    if value is None:
+        return NONE
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    return f"{value:#.{digits}g}".removesuffix(".")
+
+
+def milliseconds(value: float | None) -> str:
+    return NONE if value is None else number(value * 1e3)
+
+
+def gibibytes(value: float | None) -> str:
+    return NONE if value is None else number(value / 2**30, 3)
+
+
+def percent(value: float | None) -> str:
+    """A share with one decimal, or two digits where it is below 1 %."""
+    if value is None:
+        return NONE
+    return f"{value * 100:.1f} %" if abs(value) >= 0.01 or not value else f"{value * 100:.2g} %"
+
+
+def span(interval: Interval) -> str:
+    """The bounds of a share in percent: `[97.1, 98.4]`, or nothing."""
+    if interval.lo is None or interval.hi is None:
+        return ""
+    return f"[{interval.lo * 100:.1f}, {interval.hi * 100:.1f}]"
+
+
+def unit(rows: Sequence[Row]) -> str:
+    """What the points scale over: `ranks` where every point that started ran on CPUs, else `GPUs`."""
+    backends = {row["backend"] for row in rows if row["backend"]}
+    return "ranks" if backends == {"gloo"} else "GPUs"
+
+
+def names(rows: Sequence[Row]) -> list[str]:
+    """One distinct short name a point: its label, with the repeat where there are several, else its slug."""
+    repeats = any(row["repeat"] for row in rows)
+    short = [f"{row['label']} r{row['repeat']}" if repeats else str(row["label"]) for row in rows]
+    return [name if short.count(name) == 1 else str(row["slug"]) for name, row in zip(short, rows, strict=True)]
+
+
+def headline(rows: Sequence[Row], curves: Sequence[Curve]) -> list[str]:
+    """One sentence a curve: what it keeps of its baseline's speed at its largest scale. Best kept first.
+
+    Scales above it that did not end well are named, so that a curve's end is not taken for the study's.
+    """
+    doubted = {row["slug"] for row in rows if row["oversubscribed"]}
+    over = unit(rows)
+    grown = [curve for curve in curves if len(curve.scales) > 1]
+    sentences = [
+        _kept(curve, over, not doubted.isdisjoint(curve.largest.slugs)) + _beyond(curve, rows, over)
+        for curve in sorted(grown, key=lambda curve: -curve.largest.efficiency.value)
+    ]
+    for curve in curves:
+        if len(curve.scales) == 1:
+            rate = f"{number(curve.baseline.tokens_per_s.value)} tokens/s on {_count(curve.baseline.gpus, over)}"
+            sentences.append(f"{curve.name}: {rate}; one scale only, so no efficiency.")
+    return sentences or ["No point has a measured result yet."]
+
+
+def tally(rows: Sequence[Row]) -> str:
+    """How the points stand: `6 points: 4 ok, 1 oom, 1 failed`."""
+    statuses = [str(row["status"]) for row in rows]
+    order = sorted(set(statuses), key=lambda status: (status != "ok", status))
+    parts = ", ".join(f"{statuses.count(status)} {status}" for status in order)
+    return f"{len(rows)} point{'s' * (len(rows) != 1)}" + f": {parts}" * bool(parts)
+
+
+def _kept(curve: Curve, over: str, doubted: bool) -> str:
+    efficiency = curve.largest.efficiency
+    interval = f" {span(efficiency)}" if efficiency.kind else ""
+    what = "tokens/s" if curve.scaling == "weak" else "speed at a fixed batch"
+    sentence = (
+        f"{curve.name} keeps {percent(efficiency.value)}{interval} of its {what} per {over[:-1]} "
+        f"from {curve.baseline.gpus} to {_count(curve.largest.gpus, over)}"
+    )
+    if doubted:
+        return f"{sentence}; with more ranks than cores, not a scaling measurement."
+    # Caches or a disturbed baseline: either way not what the strategy gains.
+    return f"{sentence}; more than ideal, so doubt the baseline." if efficiency.value > BEYOND_IDEAL else f"{sentence}."
+
+
+def _beyond(curve: Curve, rows: Sequence[Row], over: str) -> str:
+    above = [row for row in rows if row["curve"] == curve.name and row["gpus"] > curve.largest.gpus]
+    ends = dict.fromkeys(f"{_count(row['gpus'], over)}: {row['status']}" for row in above)
+    return f" At {'; '.join(ends)}." if ends else ""
+
+
+def _count(gpus: int, over: str) -> str:
+    return f"{gpus} {over if gpus != 1 else over[:-1]}"

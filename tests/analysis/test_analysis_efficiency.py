@@ -1,0 +1,164 @@
+"""Curves, baselines, the weak and strong formulas, and points.csv's columns."""
+
+import dataclasses
+
+import polars as pl
+import pytest
+from run_dirs import add_point, demo_study, make_attempt, make_config, make_study
+
+from harness.analysis.efficiency import curves
+from harness.analysis.points import points
+from harness.analysis.read import read_study
+from harness.config import Nccl, Precision
+
+CONTRACT = (
+    "study slug status model parallel nccl nodes gpus backend precision repeat tokens_per_s tokens_per_s_lo "
+    "tokens_per_s_hi tokens_per_s_gpu step_s_p50 step_s_p95 mfu attained all_reduce_s_p50 all_reduce_busbw "
+    "all_gather_s_p50 reduce_scatter_s_p50 exposed_comm_s goodput_tokens_per_s goodput_fraction efficiency baseline "
+    "peak_memory_bytes loss_last"
+)
+STEADY = [0.1, 0.101, 0.099, 0.1, 0.102, 0.098] * 3
+
+
+def add(study, config, seconds=STEADY, scale=1.0, **more):
+    begin = more.pop("begin", None)
+    attempt = make_attempt(config, [duration * scale for duration in seconds], begin=begin)
+    return add_point(study, config, [attempt], **more)
+
+
+def by_label(study):
+    return {row["label"]: row for row in points(read_study(study)).to_dicts()}
+
+
+def test_columns_are_the_contract_and_more(tmp_path):
+    frame = points(read_study(demo_study(tmp_path)))
+    assert frame.columns[:30] == CONTRACT.split()
+    assert frame["attained"].null_count() == frame["exposed_comm_s"].null_count() == 4
+    for row in frame.to_dicts():
+        assert row["tokens_per_s_lo"] < row["tokens_per_s"] < row["tokens_per_s_hi"]
+        assert (row["all_reduce_s_p50"] is not None) == (row["slug"].startswith("tiny-ddp-n1x2"))
+        assert (row["all_gather_s_p50"] is not None) == (row["slug"].startswith("tiny-fsdp-n1x2"))
+        assert row["mfu"] is None
+
+
+def test_an_empty_study_has_the_same_columns(tmp_path):
+    frame = points(read_study(make_study(tmp_path)))
+    assert frame.is_empty()
+    assert frame.columns[:30] == CONTRACT.split()
+
+
+def test_weak_scaling_divides_tokens_per_gpu(tmp_path):
+    rows = by_label(demo_study(tmp_path))
+    assert rows["tiny-ddp-n1x2"]["efficiency"] == pytest.approx(0.9)
+    assert rows["tiny-fsdp-n1x2"]["efficiency"] == pytest.approx(0.8)
+    assert rows["tiny-fsdp-n1x2"]["baseline"] == "tiny-fsdp-n1x1"
+    assert rows["tiny-ddp-n1x1"]["efficiency"] == 1
+    assert rows["tiny-ddp-n1x1"]["efficiency_lo"] is None
+    part = rows["tiny-ddp-n1x2"]
+    assert part["efficiency_lo"] < part["efficiency"] < part["efficiency_hi"]
+
+
+def test_strong_scaling_divides_gpu_seconds(tmp_path):
+    """T₁ = 0.1 s, T₄ = 0.04 s with the same global batch: 0.1 ÷ (0.04 · 4) = 62.5 %."""
+    study = make_study(tmp_path)
+    add(study, make_config(gpus=1, scaling="strong", global_batch=8))
+    add(study, make_config(gpus=4, scaling="strong", global_batch=8), scale=0.4)
+    assert by_label(study)["tiny-ddp-n1x4"]["efficiency"] == pytest.approx(0.625)
+
+
+def test_the_baseline_is_the_smallest_ok_scale(tmp_path):
+    study = make_study(tmp_path)
+    add(study, make_config(gpus=1), status="failed", reason="no")
+    add(study, make_config(gpus=2))
+    add(study, make_config(gpus=4), scale=1.25)
+    add_point(study, make_config(gpus=8), status="oom", reason="out of memory")
+    rows = by_label(study)
+    assert rows["tiny-ddp-n1x4"]["baseline"] == "tiny-ddp-n1x2"
+    assert rows["tiny-ddp-n1x4"]["efficiency"] == pytest.approx(0.8)
+    for label in ("tiny-ddp-n1x1", "tiny-ddp-n1x8"):
+        assert (rows[label]["efficiency"], rows[label]["baseline"]) == (None, None)
+
+
+def test_repeats_give_the_interval_and_the_baseline_their_mean(tmp_path):
+    study = make_study(tmp_path)
+    for repeat, scale in enumerate((0.9, 1.0, 1.1)):
+        add(study, make_config(gpus=1, repeat=repeat), scale=1 / scale)
+        add(study, make_config(gpus=2, repeat=repeat), scale=2 / scale)
+    [curve] = curves(points(read_study(study)).to_dicts())
+    assert [scale.gpus for scale in curve.scales] == [1, 2]
+    assert len(curve.largest.slugs) == 3
+    assert curve.largest.efficiency.value == pytest.approx(0.5)
+    assert curve.largest.efficiency.kind == curve.largest.tokens_per_s.kind == "repeats"
+    # t(2)·s/√3 = 4.303·0.1/1.732 on both sides of the ratio, in quadrature.
+    assert curve.largest.efficiency.relative() == pytest.approx(0.2484 * 2**0.5, rel=1e-3)
+    assert curve.baseline.efficiency.kind is None
+
+
+def test_what_is_other_work_is_another_curve(tmp_path):
+    study = make_study(tmp_path)
+    bf16 = Precision("bf16", "bf16")
+    for gpus in (1, 2):
+        add(study, make_config(gpus=gpus))
+        add(study, make_config(gpus=gpus, precision=bf16))
+        add(study, make_config(gpus=gpus, nccl=Nccl("ring", {"NCCL_ALGO": "allreduce:ring"})))
+        add(study, make_config("fsdp", gpus))
+    add(study, make_config("fsdp", 1, local_batch=4))
+    names = {curve.name: len(curve.scales) for curve in curves(points(read_study(study)).to_dicts())}
+    assert names == {
+        "tiny-ddp fp32": 2,
+        "tiny-ddp bf16": 2,
+        "tiny-ddp-ring": 2,
+        "tiny-fsdp local_batch=1": 2,
+        "tiny-fsdp local_batch=4": 1,
+    }
+
+
+def test_other_tokens_per_gpu_or_devices_are_another_curve(tmp_path):
+    study = make_study(tmp_path)
+    add(study, make_config(gpus=1))
+    add(study, make_config(gpus=2), begin={"tokens_per_step": 100})
+    add(study, make_config(gpus=4), begin={"device_name": "Another"})
+    found = curves(points(read_study(study)).to_dicts())
+    assert [len(curve.scales) for curve in found] == [1, 1, 1]
+    assert len({curve.name for curve in found}) == 3
+
+
+def test_growing_a_study_by_launcher_or_record_settings_keeps_the_curve(tmp_path):
+    study = make_study(tmp_path)
+    one, two = make_config(gpus=1), make_config(gpus=2)
+    add(study, dataclasses.replace(one, repeats=3, record=dataclasses.replace(one.record, wandb="disabled")))
+    add(study, two)
+    assert [curve.name for curve in curves(points(read_study(study)).to_dicts())] == ["tiny-ddp"]
+
+
+def test_goodput_efficiency_names_its_peak(tmp_path):
+    study = demo_study(tmp_path)
+    row = by_label(study)["tiny-ddp-n1x2"]
+    peak = by_label(study)["tiny-ddp-n1x1"]["tokens_per_s"]
+    assert row["goodput_efficiency"] == pytest.approx(row["goodput_tokens_per_s"] / (2 * peak))
+    assert row["goodput_peak"] == "tiny-ddp-n1x1"
+
+
+def test_without_a_one_gpu_point_goodput_efficiency_is_unknown(tmp_path):
+    study = make_study(tmp_path)
+    add(study, make_config(gpus=2))
+    assert by_label(study)["tiny-ddp-n1x2"]["goodput_efficiency"] is None
+
+
+def test_warnings_and_reasons_reach_the_table(tmp_path):
+    study = make_study(tmp_path)
+    path = add(study, make_config(gpus=4), begin={"oversubscribed": True})
+    with open(path / "attempts/0/events.jsonl", "a") as file:
+        file.write('{"schema"')
+    add_point(study, make_config(gpus=3), status="invalid", reason="heads=4: not divisible")
+    rows = by_label(study)
+    assert "4 ranks on 2 cores: not a scaling measurement" in rows["tiny-ddp-n1x4"]["warnings"]
+    assert "torn last line" in rows["tiny-ddp-n1x4"]["warnings"]
+    assert rows["tiny-ddp-n1x3"]["reason"] == "heads=4: not divisible"
+    assert rows["tiny-ddp-n1x3"]["tokens_per_s"] is None
+
+
+def test_ledger_columns_sum_to_the_wall_clock(tmp_path):
+    frame = points(read_study(demo_study(tmp_path)))
+    total = frame.select(pl.sum_horizontal(pl.col("^ledger_.*$"))).to_series()
+    assert total.to_list() == pytest.approx(frame["wall_s"].to_list())

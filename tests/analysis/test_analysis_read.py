@@ -1,0 +1,102 @@
+"""Reading studies and run directories, whole and half-written."""
+
+import json
+import sys
+
+import pytest
+from run_dirs import add_point, demo_study, make_attempt, make_config, make_study
+
+from harness.analysis.read import read_lines, read_point, read_study
+
+
+def test_a_torn_last_line_is_skipped_and_named(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"a": 1}\n{"a": 2}\n{"a": 3')
+    assert read_lines(path) == ([{"a": 1}, {"a": 2}], "events.jsonl: skipped a torn last line")
+
+
+def test_malformed_lines_in_the_middle_are_skipped_and_named(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"a": 1}\nnonsense\n[]\n\xff\xfe\n{"a": 2}\n')
+    records, skipped = read_lines(path)
+    assert records == [{"a": 1}, {"a": 2}]
+    assert skipped == "events.jsonl: skipped malformed line 2 and malformed line 3 and malformed line 4"
+
+
+def test_whole_and_missing_files_say_nothing(tmp_path):
+    path = tmp_path / "events.jsonl"
+    assert read_lines(path) == ([], None)
+    path.write_text('{"a": 1}\n')
+    assert read_lines(path) == ([{"a": 1}], None)
+
+
+def test_a_point_reads_back(tmp_path):
+    config = make_config("fsdp", 2, seed=3)
+    launch, events = make_attempt(config, [0.1] * 5)
+    point = read_point(add_point(make_study(tmp_path), config, [(launch, events)]))
+    assert point.config == config
+    assert point.launches == [launch]
+    assert point.events == {0: events}
+    assert point.warnings == []
+
+
+def test_half_written_points_are_sane(tmp_path):
+    study = make_study(tmp_path)
+    config = make_config()
+    path = add_point(study, config, [make_attempt(config, [0.1])])
+    (path / "status.json").unlink()
+    (path / "provenance.json").write_text('{"schema"')
+    (path / "attempts/0/events.jsonl").unlink()
+    (path / "attempts/1").mkdir()
+    point = read_point(path)
+    assert point.status["status"] == "pending"
+    assert point.events == {0: [], 1: []}
+    assert point.warnings == ["provenance.json is not readable"]
+
+
+def test_records_of_another_schema_are_skipped_and_named(tmp_path):
+    config = make_config()
+    path = add_point(make_study(tmp_path), config, [make_attempt(config, [0.1])])
+    with open(path / "attempts/0/events.jsonl", "a") as file:
+        file.write('{"schema": 2, "kind": "step"}\n')
+    point = read_point(path)
+    assert {record["schema"] for record in point.events[0]} == {1}
+    assert point.warnings == ["attempt 0: events.jsonl: skipped 1 records of another schema"]
+
+
+def test_superseded_points_and_folders_without_configuration_are_left_out(tmp_path):
+    study = demo_study(tmp_path)
+    folders = sorted((study / "points").iterdir())
+    folders[0].rename(folders[0].with_name(f"{folders[0].name}~1"))
+    (folders[1] / "config.yaml").unlink()
+    (folders[2] / "config.yaml").write_text("nodes: 1\nno_such_key: 2\n")
+    read = read_study(study)
+    assert [point.slug for point in read] == [folders[3].name]
+    assert f"point {folders[1].name} is left out: it has no config.yaml" in read.warnings
+    assert any(folders[2].name in warning and "no_such_key" in warning for warning in read.warnings)
+
+
+def test_what_is_no_study_is_said_in_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="study nothing: there is no folder"):
+        read_study(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="is no study: it has no readable"):
+        read_study(tmp_path)
+    with pytest.raises(ValueError, match="study later was written with schema 7; this version reads 1"):
+        read_study(make_study(tmp_path, "later", schema=7))
+
+
+def test_a_study_without_points_is_empty(tmp_path):
+    study = tmp_path / "empty"
+    study.mkdir()
+    (study / "study.json").write_text(json.dumps({"schema": 1}))
+    assert list(read_study(study)) == []
+
+
+def test_the_plain_part_imports_neither_torch_nor_polars():
+    import subprocess
+
+    program = (
+        "import sys, harness.analysis.goodput, harness.analysis.summary, harness.analysis.efficiency\n"
+        "assert not {'torch', 'hydra', 'polars', 'wandb'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,74 @@
+"""`harness publish wandb`: what was offline goes up, what is there stays."""
+
+import shutil
+
+import pytest
+import wandb_offline
+from mirrors import environment, finished, mirror_state, one_point, second_attempt, start
+from wandb_stub import closed_url, serving
+
+from harness.publish.history import AXIS
+from harness.publish.upload import publish
+
+
+@pytest.fixture
+def account(monkeypatch):
+    """Sets the environment that `publish` hands to its mirrors."""
+
+    def use(run_dir, **extra):
+        for name, value in environment(run_dir, **extra).items():
+            monkeypatch.setenv(name, value)
+
+    return use
+
+
+def test_what_was_offline_is_published_once(tmp_path, account):
+    run_dir = one_point(tmp_path)
+    offline = finished(start(run_dir), run_dir)
+    with serving() as stub:
+        account(run_dir, **stub.environment)
+        (outcome,) = publish(run_dir.parents[1])
+        assert outcome.result == "published", outcome.line
+        state = mirror_state(run_dir)
+        assert (state["state"], state["mode_used"], state["run_id"]) == ("done", "online", offline["run_id"])
+        received = stub.runs[offline["run_id"]]
+        rows = wandb_offline.history(run_dir / offline["offline_dir"])
+        values = [{key: value for key, value in row.items() if not key.startswith("_")} for row in rows]
+        assert values == [
+            {key: value for key, value in row.items() if not key.startswith("_")} for row in received.history
+        ]
+        stub.operations.clear()
+        (outcome,) = publish(run_dir.parents[1])
+        assert (outcome.result, stub.operations) == ("skipped", [])
+        assert "already published" in outcome.line
+
+        # A later attempt, without a mirror, makes the point incomplete on the server again.
+        second_attempt(run_dir)
+        (outcome,) = publish(run_dir.parents[1])
+        assert outcome.result == "published", outcome.line
+        assert [row[AXIS] for row in received.history if "train/loss" in row] == [*range(1, 13), *range(8, 13)]
+
+
+def test_a_server_that_is_away_is_an_outcome(tmp_path, account):
+    run_dir = one_point(tmp_path)
+    offline = finished(start(run_dir), run_dir)
+    account(run_dir, WANDB_BASE_URL=closed_url())
+    (outcome,) = publish(run_dir.parents[1])
+    assert outcome.result == "failed"
+    assert "key" in outcome.line
+    assert (run_dir / mirror_state(run_dir)["offline_dir"]) == run_dir / offline["offline_dir"]
+
+
+def test_points_without_records_and_held_points_are_skipped(tmp_path):
+    run_dir = one_point(tmp_path, status="running")
+    (run_dir / "lease.json").write_text("{}")
+    (outcome,) = publish(run_dir.parents[1])
+    assert (outcome.result, "held" in outcome.line) == ("skipped", True)
+    shutil.rmtree(run_dir / "attempts")
+    (outcome,) = publish(run_dir.parents[1])
+    assert (outcome.result, "no records" in outcome.line) == ("skipped", True)
+
+
+def test_no_study_is_a_sentence(tmp_path):
+    with pytest.raises(ValueError, match="nothing"):
+        publish(tmp_path / "nothing")

@@ -1,0 +1,216 @@
+"""The written report: its files, its words, its tables and figures, and that nothing of a study runs in it."""
+
+import csv
+import json
+import re
+import time
+from pathlib import Path
+
+import plotly.graph_objects
+import pytest
+from omegaconf import OmegaConf
+from rich.console import Console
+from run_dirs import add_point, demo_study, make_attempt, make_config, make_study
+
+from harness.analysis.efficiency import curves
+from harness.report import report, table
+from harness.report.figures import figures
+from harness.report.words import names, number, percent
+
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    return report(demo_study(tmp_path_factory.mktemp("demo")))
+
+
+def read(document, name):
+    with open(document["paths"][name], encoding="utf-8") as file:
+        return file.read()
+
+
+def own_part(page):
+    """The page without plotly.js."""
+    from plotly.offline import get_plotlyjs
+
+    assert page.count(get_plotlyjs()) == 1
+    return page.replace(get_plotlyjs(), "")
+
+
+def test_four_points_take_less_than_five_seconds(tmp_path):
+    study = demo_study(tmp_path)
+    begin = time.perf_counter()
+    report(study)
+    assert time.perf_counter() - begin < 5
+
+
+def test_the_headline_says_what_each_strategy_keeps(demo):
+    assert re.fullmatch(
+        r"tiny-ddp keeps 90\.0 % \[8\d\.\d, 9\d\.\d\] of its tokens/s per rank from 1 to 2 ranks\.", demo["headline"][0]
+    )
+    assert demo["headline"][1].startswith("tiny-fsdp keeps 80.0 % [")
+    assert demo["headline"][0] in read(demo, "page")
+    assert demo["headline"][0] in read(demo, "summary")
+
+
+def test_the_document_is_json_and_equals_the_csv(demo):
+    assert json.loads(json.dumps(demo, allow_nan=False)) == demo
+    with open(demo["paths"]["points"], encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for written, row in zip(rows, demo["points"], strict=True):
+        assert list(written) == list(row)
+        assert float(written["tokens_per_s"]) == row["tokens_per_s"]
+        assert written["attained"] == ""
+
+
+def test_the_page_is_small_and_asks_for_nothing(demo):
+    page = read(demo, "page")
+    assert len(page.encode()) < 6_000_000
+    assert not re.search(r"https?://|@import|<link|url\(", own_part(page))
+    assert "default-src 'none'" in page
+
+
+def test_every_figure_has_data_and_a_caption(demo):
+    page = read(demo, "page")
+    drawn = figures(demo["points"], curves(demo["points"]))
+    assert [figure.key for figure in drawn] == ["throughput", "efficiency", "step-times", "collectives", "goodput"]
+    for figure in drawn:
+        assert f'id="figure-{figure.key}"' in page
+        assert "baseline" in figure.caption.lower()
+        assert "run" in figure.caption or "repeat" in figure.caption
+        # Plotly's own schema refuses a misspelt attribute.
+        plotly.graph_objects.Figure({"data": figure.data, "layout": figure.layout})
+
+
+def test_every_curve_has_its_own_efficiency_axis(demo):
+    efficiency = figures(demo["points"], curves(demo["points"]))[1]
+    axes = {trace["name"]: trace["yaxis"] for trace in efficiency.data}
+    assert axes["tiny-ddp"] != axes["tiny-fsdp"]
+    titles = [annotation["text"] for annotation in efficiency.layout["annotations"]]
+    assert "of tiny-ddp-n1x1" in titles[0]
+    assert "of tiny-fsdp-n1x1" in titles[1]
+
+
+def test_nothing_of_a_study_is_executable(tmp_path):
+    study = make_study(tmp_path, "a<script>alert(0)<b>")
+    for gpus in (1, 2):
+        config = make_config(EVIL, gpus)
+        config.model.name = "javascript:<a href=x>[red]"
+        attempt = make_attempt(config, [0.1, 0.11] * 6, begin={"device_name": EVIL, "backend": "nccl"})
+        # A slug is a safe name; the configuration's names need not be.
+        path = add_point(study, make_config(gpus=gpus), [attempt], reason=EVIL)
+        (path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    document = report(study)
+    assert EVIL in document["points"][0]["label"]
+    own = own_part(read(document, "page"))
+    assert len(re.findall("<script", own)) == 2 + len(figures(document["points"], curves(document["points"])))
+    assert "<img" not in own
+    assert "<a href=x" not in own
+    for data in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', own, re.S):
+        assert "<" not in data
+        for text in strings(json.loads(data)):
+            assert "<script" not in text
+            assert "<img" not in text
+    summary = read(document, "summary")
+    assert "<script" not in summary
+    assert "<img" not in summary
+    console = Console(width=400, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table(document))
+    assert EVIL in console.export_text()
+
+
+def strings(value):
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from strings(part)
+
+
+def test_points_that_did_not_end_well_are_seen_with_their_reason(tmp_path):
+    study = demo_study(tmp_path)
+    add_point(study, make_config(gpus=4), status="oom", reason="needs 150 GiB | has 141 GiB")
+    add_point(study, make_config(gpus=3), status="invalid", reason="heads=4: not divisible by 3")
+    document = report(study)
+    for name in ("page", "summary"):
+        assert "heads=4: not divisible by 3" in read(document, name)
+        assert "6 points: 4 ok, 1 invalid, 1 oom" in read(document, name)
+    assert "needs 150 GiB \\| has 141 GiB" in read(document, "summary")
+    assert document["headline"][0].endswith("from 1 to 2 ranks. At 3 ranks: invalid; 4 ranks: oom.")
+
+
+def test_oversubscribed_points_are_labelled(tmp_path):
+    study = demo_study(tmp_path)
+    config = make_config(gpus=4)
+    add_point(study, config, [make_attempt(config, [0.3, 0.31] * 6, begin={"oversubscribed": True})])
+    document = report(study)
+    assert "4 ranks on 2 cores: not a scaling measurement" in read(document, "page")
+    assert any(line.endswith("with more ranks than cores, not a scaling measurement.") for line in document["headline"])
+
+
+def test_more_than_ideal_is_doubted(tmp_path):
+    study = make_study(tmp_path)
+    for gpus, seconds in ((1, 0.2), (2, 0.1)):
+        config = make_config(gpus=gpus)
+        add_point(study, config, [make_attempt(config, [seconds, seconds * 1.01] * 6)])
+    assert report(study)["headline"][0].endswith("from 1 to 2 ranks; more than ideal, so doubt the baseline.")
+
+
+def test_repeats_are_told_apart_and_named_as_the_interval(tmp_path):
+    study = make_study(tmp_path)
+    for gpus in (1, 2):
+        for repeat in range(3):
+            config = make_config(gpus=gpus, repeat=repeat, repeats=3)
+            add_point(study, config, [make_attempt(config, [0.1 + 0.001 * repeat, 0.11] * 6)])
+    document = report(study)
+    assert names(document["points"])[:2] == ["tiny-ddp-n1x1 r0", "tiny-ddp-n1x1 r1"]
+    assert document["curves"][0]["scales"][1]["efficiency"]["kind"] == "repeats"
+    assert "3 repeats a scale. Bars: 95 % intervals, t-interval over repeats." in read(document, "page")
+
+
+def test_a_study_that_has_just_begun_has_a_report(tmp_path):
+    study = make_study(tmp_path)
+    assert report(study)["headline"] == ["No point has a measured result yet."]
+    config = make_config()
+    launch, events = make_attempt(config, [0.1, 0.1], ended=False)
+    launch["end"] = launch["exit_code"] = None
+    path = add_point(study, config, [(launch, events)], status="running")
+    with open(path / "attempts/0/events.jsonl", "a") as file:
+        file.write('{"schema": 1, "ki')
+    (study / "points/half").mkdir()
+    document = report(study)
+    assert "skipped a torn last line" in document["points"][0]["warnings"]
+    assert document["warnings"] == ["point half is left out: it has no config.yaml"]
+    assert document["warnings"][0] in read(document, "page")
+
+
+def test_writing_leaves_no_drafts_and_writes_again(tmp_path):
+    study = demo_study(tmp_path)
+    report(study)
+    report(study)
+    assert sorted(path.name for path in (study / "report").iterdir()) == ["index.html", "points.csv", "summary.md"]
+
+
+def test_every_column_of_points_csv_is_documented(demo):
+    documented = (Path(__file__).parents[2] / "docs/report.md").read_text()
+    missing = [name for name in demo["points"][0] if f"`{name}`" not in documented and not name.startswith("ledger_")]
+    assert missing == []
+
+
+def test_no_study_is_a_persons_mistake(tmp_path):
+    with pytest.raises(ValueError, match="there is no folder"):
+        report(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (12345.6, "12,346"), (403, "403.0"), (1234, "1,234"), (0.12345, "0.1235"), (0, "0.000")],
+)
+def test_numbers(value, text):
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.833333, "83.3 %"), (0.00012, "0.012 %"), (1, "100.0 %"), (None, "–")])
+def test_percent(value, text):
+    assert percent(value) == text
