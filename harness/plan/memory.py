@@ -1,7 +1,7 @@
 """How much device memory one rank of a point needs, estimated before it starts.
 
-An estimate for planning, within about 15 % of measured peaks of allocated memory for large models; what the CUDA
-context, NCCL's buffers and fragmentation take (a few GiB) comes on top.
+An estimate for planning, within 10 % of the peaks of allocated memory in docs/measurements; what the CUDA context,
+NCCL's buffers and fragmentation take (a few GiB) comes on top.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,10 @@ COMPUTE_BYTES = {"fp32": 4, "bf16": 2}
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one rank at the peak of a step.
+    """Bytes on one rank in a step.
 
     compute_copies: parameters gathered (fsdp) or cast (ddp) for the products, beside the stored fp32 ones.
+    gradients_last: whether backward frees activations as it makes gradients, so that the two never stand together.
     """
 
     parameters: int
@@ -26,30 +27,36 @@ class Memory:
     compute_copies: int
     activations: int
     logits: int
+    gradients_last: bool
 
     @property
     def total(self) -> int:
-        """Their sum."""
-        return self.parameters + self.gradients + self.optimizer + self.compute_copies + self.activations + self.logits
+        """Bytes at the peak of a step."""
+        passing, gradients = self.activations + self.logits, self.gradients
+        peak = max(passing, gradients) if self.gradients_last else passing + gradients
+        return self.parameters + self.optimizer + self.compute_copies + peak
 
 
 def estimate(config: Config, data_parallel: int) -> Memory:
     """The memory of one of `data_parallel` ranks.
 
     Parameters and gradients take 4 bytes each and AdamW's two moments 8, divided by the ranks with fsdp (as in
-    ZeRO stage 3, arXiv:1910.02054, section 5). Logits count 4 bytes for each fp32 copy: the log-softmax, its
-    gradient and, where the loss is not compiled, the gradient that enters it.
+    ZeRO stage 3, arXiv:1910.02054, section 5). ddp's gradients are views of its buckets and stay allocated; fsdp's
+    come into being as backward goes, but for those that accumulate. A compiled loss keeps the logits and their
+    gradient in the compute type; otherwise there are three fp32 copies.
     """
     model = config.model
     stored = -(-parameters(model) // (data_parallel if config.parallel.kind == "fsdp" else 1))
     tokens = config.local_batch * config.seq_len
+    size = COMPUTE_BYTES[config.precision.compute]
     return Memory(
         parameters=FP32 * stored,
         gradients=FP32 * stored,
         optimizer=2 * FP32 * stored,
         compute_copies=_compute_copies(config),
-        activations=tokens * _activations_per_token(config) * COMPUTE_BYTES[config.precision.compute],
-        logits=tokens * model.vocab_size * FP32 * (2 if config.compile else 3),
+        activations=tokens * _activations_per_token(config) * size,
+        logits=tokens * model.vocab_size * (2 * size if config.compile else 3 * FP32),
+        gradients_last=config.parallel.kind == "fsdp" and config.scaling == "weak",
     )
 
 

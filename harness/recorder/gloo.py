@@ -60,7 +60,7 @@ class GlooSampler:
         ]
         return StepOperations(step, operations, partial=len(issued) != len(spans))
 
-    def step_issued(self, step: int) -> None:
+    def step_issued(self, step: int, began: int) -> None:
         pass
 
     def _bytes(self, op: str, span: Any) -> int:

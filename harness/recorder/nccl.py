@@ -42,19 +42,18 @@ class FlightRecorderSampler:
 
     def __init__(self, group: str, group_size: int) -> None:
         self.group, self.group_size = group, group_size
-        self.issued: deque[tuple[int, int]] = deque([(0, time.time_ns())], maxlen=STEPS_BACK + 2)
+        self.issued: deque[tuple[int, int, int]] = deque(maxlen=STEPS_BACK)
 
-    def step_issued(self, step: int) -> None:
-        """Note that the host has issued all of a step."""
-        self.issued.append((step, time.time_ns()))
+    def step_issued(self, step: int, began: int) -> None:
+        """Note when the host issued a step: from `began`, in nanoseconds since the epoch, until now."""
+        self.issued.append((step, began, time.time_ns()))
 
     def before_sampled_step(self, step: int) -> StepOperations | None:
-        times = dict(self.issued)
-        told = step - STEPS_BACK
         # DDP rebuilds its buckets after the first step
-        if told < 2:
+        if step - STEPS_BACK < 2:
             return None
-        begin, end = times[told - 1], times[told]
+        told, begin, end = self.issued[0]
+        assert told == step - STEPS_BACK
         entries = dump()
         own = [entry for entry in entries if begin <= entry["time_created_ns"] < end]
         operations = [operation for entry in own if (operation := self._read(entry))]

@@ -39,7 +39,7 @@ class Sampler(Protocol):
 
     def after_sampled_step(self, step: int) -> StepOperations | None: ...
 
-    def step_issued(self, step: int) -> None: ...
+    def step_issued(self, step: int, began: int) -> None: ...
 
 
 @dataclass
@@ -100,6 +100,8 @@ class Recorder:
         self.device, self.rank, self.world_size = device, dist.get_rank(), dist.get_world_size()
         self.warmup, self.steps, self.sample_every = warmup, steps, sample_every
         self.tokens_per_step = tokens_per_step
+        self.begin: Any = None
+        self.began = 0
         self.marked: list[StepMarks] = []
         self.flushed: list[Flush] = []
         self.samples: list[tuple[StepOperations, Pending]] = []
@@ -119,17 +121,17 @@ class Recorder:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         self.time = time.time()
-        self.begin = self.last = self.clock.mark()
-        self._sample_before(1)
+        self._begin()
+        self.last = self.begin
 
     def data_ready(self, step: int) -> None:
         self.data = self.clock.mark()
 
     def step_done(self, step: int, lr: float, loss: Tensor, grad_norm: Tensor) -> None:
         end = self.clock.mark()
-        self.sampler.step_issued(step)
+        self.sampler.step_issued(step, self.began)
         self.marked.append(StepMarks(step, self.begin, self.data, end, lr, loss, grad_norm))
-        self.begin = end
+        self.begin, self.began = end, time.time_ns()
         sampled, next_sampled = self._sampled(step), step < self.steps and self._sampled(step + 1)
         if step % FLUSH_STEPS and not sampled and not next_sampled:
             return
@@ -138,8 +140,8 @@ class Recorder:
         if step % FLUSH_STEPS == 0:
             self._flush(self.clock.lag)
         if next_sampled:
-            self._sample_before(step + 1)
-        self.begin = self.clock.mark()
+            self._gather(self.sampler.before_sampled_step(step + 1))
+        self._begin()
 
     def after_last_step(self) -> None:
         """Bring home what is still on its way."""
@@ -154,9 +156,9 @@ class Recorder:
     def _sampled(self, step: int) -> bool:
         return role(step, self.warmup, self.sample_every) == "sampled"
 
-    def _sample_before(self, step: int) -> None:
-        if self._sampled(step):
-            self._gather(self.sampler.before_sampled_step(step))
+    def _begin(self) -> None:
+        """The next step begins now: on the device, and on the host in nanoseconds since the epoch."""
+        self.begin, self.began = self.clock.mark(), time.time_ns()
 
     def _gather(self, operations: StepOperations | None) -> None:
         if operations is not None:

@@ -11,15 +11,13 @@ GIB = 2**30
 
 
 @pytest.mark.parametrize(
-    ("model", "local_batch", "gpus", "measured_gib"),
-    [("1b", 2, 1, 56.4), ("1b", 2, 2, 44.3), ("1b", 2, 4, 37.7), ("8b", 1, 4, 80.2)],
+    ("parallel", "gpus", "measured_gib"),
+    [("fsdp", 1, 43.8), ("fsdp", 2, 35.4), ("fsdp", 4, 31.2), ("ddp", 1, 55.2), ("ddp", 4, 55.2)],
 )
-def test_the_estimate_is_near_what_was_measured_on_h200(
-    model: str, local_batch: int, gpus: int, measured_gib: float
-) -> None:
-    """Peaks measured on NVIDIA H200s: FSDP2, bf16, sequences of 8192 tokens, compiled, no checkpointing."""
-    point = config(model, "fsdp", "bf16", seq_len=8192, local_batch=local_batch, compile=True)
-    assert estimate(point, gpus).total / GIB == pytest.approx(measured_gib, rel=0.15)
+def test_the_estimate_is_near_what_was_measured_on_h200(parallel: str, gpus: int, measured_gib: float) -> None:
+    """Peaks of docs/measurements: 1b, bf16, two sequences of 8192 tokens, compiled, no checkpointing."""
+    point = config("1b", parallel, "bf16", seq_len=8192, local_batch=2, compile=True)
+    assert estimate(point, gpus).total / GIB == pytest.approx(measured_gib, rel=0.1)
 
 
 def test_ddp_keeps_parameters_gradients_and_moments_whole_in_fp32() -> None:
@@ -61,8 +59,10 @@ def test_activations_and_logits_grow_with_the_tokens_and_nothing_else_does(chang
     assert twice == replace(once, activations=2 * once.activations, logits=2 * once.logits)
 
 
-def test_the_total_is_the_sum() -> None:
-    assert Memory(1, 2, 4, 8, 16, 32).total == 63
+def test_the_peak_holds_gradients_beside_activations_only_where_they_stand_together() -> None:
+    assert Memory(1, 2, 4, 8, 16, 32, gradients_last=False).total == 63
+    assert Memory(1, 2, 4, 8, 16, 32, gradients_last=True).total == 61
+    assert Memory(1, 100, 4, 8, 16, 32, gradients_last=True).total == 113
 
 
 def test_accumulation_costs_no_memory() -> None:

@@ -26,11 +26,11 @@ def entry(number, created, name="nccl:all_reduce", elements=1 << 20, millisecond
 @pytest.fixture
 def ring(monkeypatch):
     """A sampler that has seen steps 1 to 12, ten entries a step, and the entries it will read."""
-    now = iter(range(0, 10**9, 1000))
+    now = iter(range(1000, 10**9, 1000))
     monkeypatch.setattr(time, "time_ns", lambda: next(now))
     sampler = FlightRecorderSampler("dp", 4)
     for step in range(1, 13):
-        sampler.step_issued(step)
+        sampler.step_issued(step, 1000 * (step - 1))
     entries = [entry(10 * step + k, 1000 * (step - 1) + 50 * k) for step in range(1, 13) for k in range(10)]
     monkeypatch.setattr(nccl, "dump", lambda: entries)
     return sampler, entries
@@ -69,5 +69,5 @@ def test_a_ring_that_wrapped_round_or_has_a_gap_makes_the_step_partial(ring):
 
 def test_nothing_is_told_of_the_first_step():
     sampler = FlightRecorderSampler("dp", 4)
-    sampler.step_issued(1)
+    sampler.step_issued(1, 0)
     assert sampler.before_sampled_step(2) is None
