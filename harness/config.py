@@ -15,7 +15,7 @@ from omegaconf import MISSING as FROM_GROUP
 
 
 def option(default: Any, help: str, **limits: Any) -> Any:
-    """A field with its help line and its limits: `least`, `above`, `choices`."""
+    """A field with its help line and its limits: `least`, `above`, `below`, `choices`."""
     metadata = {"help": help, **limits}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
@@ -112,8 +112,8 @@ class Optimizer:
     lr_warmup: int = option(10, "steps of linear warm-up of the learning rate", least=0)
     lr_final: float = option(0.1, "learning rate at the last step, as a share of the peak", least=0)
     weight_decay: float = option(0.1, "AdamW's decoupled weight decay", least=0)
-    beta1: float = option(0.9, "AdamW's first moment decay", least=0)
-    beta2: float = option(0.95, "AdamW's second moment decay", least=0)
+    beta1: float = option(0.9, "AdamW's first moment decay", least=0, below=1)
+    beta2: float = option(0.95, "AdamW's second moment decay", least=0, below=1)
     grad_clip: float = option(1.0, "largest gradient norm; longer gradients are scaled down", above=0)
 
 
@@ -197,11 +197,12 @@ def check_fields(config: Config) -> None:
         limits = item.metadata
         if value is None:
             continue
-        if "choices" in limits and value not in limits["choices"]:
-            raise ValueError(
-                f"{key}={value}: choose one of {', '.join(limits['choices'])}{nearest(str(value), list(limits['choices']))}"
-            )
+        choices = limits.get("choices")
+        if choices and value not in choices:
+            raise ValueError(f"{key}={value}: choose one of {', '.join(choices)}{nearest(str(value), list(choices))}")
         if "least" in limits and not value >= limits["least"]:
             raise ValueError(f"{key}={value}: must be at least {limits['least']}")
         if "above" in limits and not value > limits["above"]:
             raise ValueError(f"{key}={value}: must be above {limits['above']}")
+        if "below" in limits and not value < limits["below"]:
+            raise ValueError(f"{key}={value}: must be below {limits['below']}")

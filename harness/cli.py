@@ -1,0 +1,134 @@
+"""The verbs of the `harness` command. What a verb needs is imported when it is called."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+PIPE_WIDTH = 160
+EXAMPLES = """\
+examples:
+  harness run model=1b parallel=fsdp gpus_per_node=8
+  harness run -m study=nccl-8b model=8b parallel=ddp,fsdp gpus_per_node=2,4,8 nccl=default,ring repeats=3
+  harness run -m experiment=demo                       a ready study, from one GPU doubled to all
+  harness run -m experiment=nccl hardware=h200 launcher=dry   look at what would run, elsewhere too
+  harness run nccl.env.NCCL_ALGO=allreduce:ring        any NCCL variable, with or without +
+  harness run 'nccl.env.NCCL_IB_HCA="=mlx5_0:1,mlx5_1:1"'    quoted twice: commas would sweep, = and ^ do not parse
+"""
+
+
+def main() -> int:
+    """Run a verb; its exit code."""
+    arguments = parser().parse_args()
+    try:
+        code: int = arguments.verb(arguments)
+    except ValueError as error:
+        sys.stderr.write(f"harness: {' '.join(str(error).split())}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="harness", description="Trains transformer models across GPUs to measure how training scales."
+    )
+    verbs = top.add_subparsers(required=True, metavar="VERB")
+
+    run = verbs.add_parser("run", help="run one point, or with -m a study", add_help=False)
+    run.add_argument("-h", "--help", action=RunHelp, nargs=0, help="show groups, keys and examples")
+    run.add_argument("-m", "--multirun", action="store_true", help="sweep over the values that commas separate")
+    run.add_argument("choices", nargs="*", metavar="key=value", help="what to run")
+    run.set_defaults(verb=run_verb)
+
+    for name, verb, help in (
+        ("status", status_verb, "how a study's points stand"),
+        ("report", report_verb, "a study's table, figures and page"),
+    ):
+        reader = verbs.add_parser(name, help=help)
+        add_study(reader)
+        reader.add_argument("--json", action="store_true", help="one JSON document on standard output instead")
+        reader.set_defaults(verb=verb)
+
+    publish = verbs.add_parser("publish", help="send a study elsewhere")
+    targets = publish.add_subparsers(required=True, metavar="TARGET")
+    wandb = targets.add_parser("wandb", help="upload the points that W&B does not have yet")
+    add_study(wandb)
+    wandb.set_defaults(verb=publish_verb)
+    return top
+
+
+def add_study(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("study", metavar="STUDY", help="a study's name under the root, or its folder")
+    verb.add_argument("--root", default="studies", help="folder that holds the studies (default: studies)")
+
+
+def study_dir(arguments: argparse.Namespace) -> Path:
+    """The folder of the study that was named; ValueError where there is none."""
+    named, given = Path(arguments.root) / arguments.study, Path(arguments.study)
+    for folder in (named, given):
+        if (folder / "study.json").is_file():
+            return folder.absolute()
+    raise ValueError(
+        f"{arguments.study}: no study of that name in {Path(arguments.root).absolute()}, and no such folder"
+    )
+
+
+class RunHelp(argparse.Action):
+    """The long help of `run`, read from the schema only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from harness.study.reference import reference
+
+        sys.stdout.write(f"usage: harness run [-m] key=value …\n\n{reference()}\n{EXAMPLES}")
+        parser.exit()
+
+
+def run_verb(arguments: argparse.Namespace) -> int:
+    from harness.study.controller import run
+
+    return run(arguments.choices, arguments.multirun)
+
+
+def status_verb(arguments: argparse.Namespace) -> int:
+    from harness.study.overview import lines, overview
+
+    document = overview(study_dir(arguments))
+    sys.stdout.write(dump(document) if arguments.json else "\n".join(lines(document)) + "\n")
+    return 0
+
+
+def report_verb(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from harness.report import report, table
+
+    document = report(study_dir(arguments))
+    if arguments.json:
+        sys.stdout.write(dump(document))
+        return 0
+    # A pipe has no width of its own, and 80 columns would cut the table.
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console.print(table(document))
+    sys.stdout.write("\n".join([*document["warnings"], document["paths"]["page"]]) + "\n")
+    return 0
+
+
+def publish_verb(arguments: argparse.Namespace) -> int:
+    from harness.publish.upload import publish_each
+
+    failed = False
+    for outcome in publish_each(study_dir(arguments)):
+        sys.stdout.write(f"{outcome.line}\n")
+        failed |= outcome.result == "failed"
+    return 1 if failed else 0
+
+
+def dump(document: object) -> str:
+    return json.dumps(document, indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

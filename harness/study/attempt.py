@@ -1,0 +1,71 @@
+"""One start of a point's processes, from the command to the last process's end."""
+
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.study.files import write_json
+from harness.study.interruption import Interruption
+from harness.study.lease import Lease
+from harness.study.outcome import LAUNCHER_LOG, Outcome, outcome
+from launch.environment import Environment
+from launch.local import Tree
+
+POLL_S = 0.05
+
+
+def run_attempt(
+    attempt_dir: Path,
+    command: list[str],
+    environment: Environment,
+    position: int,
+    timeout_s: float | None,
+    lease: Lease,
+    interruption: Interruption,
+    watch: Callable[[], None],
+) -> Outcome:
+    """Start the command, wait for its end or bring it about, and judge it. `watch` is called while it runs."""
+    record = {
+        "schema": 1,
+        "kind": "launch",
+        "time": time.time(),
+        "attempt": int(attempt_dir.name),
+        "command": command,
+        "host": socket.gethostname(),
+        "position": position,
+        "queue_s": 0.0,
+    }
+    log = attempt_dir / "logs" / LAUNCHER_LOG
+    with Tree(command, environment, log) as tree:
+        write_json(attempt_dir / "launch.json", {**record, "start": tree.started, "end": None, "exit_code": None})
+        cut = wait(tree, timeout_s, lease, interruption, watch)
+        ended = time.time()
+        # Also after a good end: what a rank has left behind must not run beside the next point.
+        while (left := tree.end()) and interruption.signal is None:
+            continue
+    if cut:
+        ended = time.time()
+    exit_code = tree.poll()
+    write_json(attempt_dir / "launch.json", {**record, "start": tree.started, "end": ended, "exit_code": exit_code})
+    if cut is None:
+        assert exit_code is not None
+        return outcome(attempt_dir, exit_code)
+    return Outcome(cut.status, f"{cut.reason}; processes {left} could not be ended") if left else cut
+
+
+def wait(
+    tree: Tree, timeout_s: float | None, lease: Lease, interruption: Interruption, watch: Callable[[], None]
+) -> Outcome | None:
+    """Wait for the command's own end: None, or how it has to be ended before."""
+    until = None if timeout_s is None else time.monotonic() + timeout_s
+    while tree.poll() is None:
+        if interruption.signal is not None:
+            return Outcome("preempted", interruption.reason)
+        if lease.lost:
+            return Outcome("preempted", "another controller took the point over after a silence of this one")
+        if until is not None and time.monotonic() > until:
+            return Outcome("timeout", f"still running after launcher.timeout_s={timeout_s:g}")
+        watch()
+        time.sleep(POLL_S)
+    return None

@@ -1,0 +1,144 @@
+"""Who holds a point: an exclusive file in its run directory, kept fresh while its holder lives.
+
+The heartbeat is the file's modification time. A lease that has gone stale is not replaced but outnumbered: the next
+holder creates the file of the next generation, exclusively, so that of many contenders exactly one succeeds.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from launch.environment import job_id
+
+STALE_S = 60.0
+BEAT_S = 10.0
+
+
+class Lease:
+    """A held lease; `with` lets it go at the end. `taken_over` says whose it was before, if he disappeared."""
+
+    def __init__(self, path: Path, taken_over: dict[str, Any] | None) -> None:
+        self.path = path
+        self.taken_over = taken_over
+        self.lost = False
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._done.wait(BEAT_S):
+            if newest(self.path.parent) != self.path:
+                self.lost = True
+                return
+            try:
+                os.utime(self.path)
+            except OSError:  # a file server's hiccup; the lease stays ours until somebody outnumbers it
+                continue
+
+    def stop(self) -> None:
+        """End the heartbeat, as before the run directory is moved away."""
+        self._done.set()
+        self._thread.join()
+
+    def release(self) -> None:
+        """Let the point go."""
+        self.stop()
+        if not self.lost:
+            for path in generations(self.path.parent):  # the newest last, so that an old one never counts again
+                path.unlink(missing_ok=True)
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
+
+
+def acquire(run_dir: Path) -> Lease | None:
+    """Hold the point of this run directory, or None while somebody else does."""
+    draft = run_dir / f".lease.{uuid.uuid4().hex}"
+    try:
+        last = newest(run_dir)
+        draft.write_text(json.dumps(ourselves()) + "\n")
+        if last is not None and not stale(last, now=draft.stat().st_mtime):
+            return None
+        before = read(last) if last else None
+        mine = run_dir / ("lease.json" if last is None else f"lease.{generation(last) + 1}.json")
+        os.link(draft, mine)
+        return Lease(mine, before)
+    except (FileExistsError, FileNotFoundError):  # another was faster: he holds it, or has moved it away
+        return None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def holder(run_dir: Path) -> dict[str, Any] | None:
+    """Who holds the point now, or None where nobody does or he has disappeared."""
+    last = newest(run_dir)
+    return None if last is None or stale(last, now=time.time()) else read(last)
+
+
+def stale(path: Path, now: float) -> bool:
+    """Whether the holder is gone: known to be dead on this machine, or silent for too long.
+
+    `now` is best taken from a file just written beside the lease, since a file server has a clock of its own.
+    """
+    try:
+        beat = path.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    found, us = read(path), ourselves()
+    if found and (found["host"], found["namespace"]) == (us["host"], us["namespace"]):
+        return not alive(found)
+    return now - beat > STALE_S
+
+
+def alive(found: dict[str, Any]) -> bool:
+    """Whether the process of a lease on this machine still runs; a later process may have got its number."""
+    try:
+        return abs(psutil.Process(found["pid"]).create_time() - found["started"]) < 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+def ourselves() -> dict[str, Any]:
+    """This process, as a lease names it; process numbers mean something only within their namespace."""
+    return {
+        "schema": 1,
+        "host": socket.gethostname(),
+        "namespace": os.readlink("/proc/self/ns/pid"),
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+        "job": job_id(),
+        "token": uuid.uuid4().hex,
+    }
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """A lease's content, or None where it has been let go meanwhile."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def generation(path: Path) -> int:
+    return 0 if path.name == "lease.json" else int(path.name.split(".")[1])
+
+
+def generations(run_dir: Path) -> list[Path]:
+    """The leases of a run directory, oldest first."""
+    return sorted(run_dir.glob("lease*.json"), key=generation)
+
+
+def newest(run_dir: Path) -> Path | None:
+    return next(reversed(generations(run_dir)), None)

@@ -1,0 +1,37 @@
+"""The W&B mirror beside a point: started, waited for a little, never allowed to matter."""
+
+import sys
+import time
+from pathlib import Path
+
+from harness.study.interruption import Interruption
+from launch.environment import own
+from launch.local import start
+
+PATIENCE_S = 30.0
+LAST_WORDS_S = 6.0
+POLL_S = 0.05
+
+
+class Mirror:
+    """The process that repeats a point's records to W&B."""
+
+    def __init__(self, run_dir: Path, log: Path) -> None:
+        self.process = start([sys.executable, "-m", "harness.publish.mirror", str(run_dir)], own(), log)
+
+    def finish(self, interruption: Interruption) -> None:
+        """Let it come to its end by itself for a while, then ask for it, then end it."""
+        until = time.monotonic() + PATIENCE_S
+        while self._runs() and interruption.signal is None and time.monotonic() < until:
+            time.sleep(POLL_S)
+        if self._runs():
+            self.process.terminate()
+        until = time.monotonic() + LAST_WORDS_S
+        while self._runs() and time.monotonic() < min(until, interruption.last_moment):
+            time.sleep(POLL_S)
+        if self._runs():
+            self.process.kill()
+            self.process.wait()
+
+    def _runs(self) -> bool:
+        return self.process.poll() is None

@@ -1,0 +1,74 @@
+"""All points planned before the first starts: what each will do, or why it cannot."""
+
+from dataclasses import dataclass
+
+from harness.config import Config
+from harness.plan.hardware import Device, find, named
+from harness.plan.point import Plan, plan
+from harness.study.point import Point
+from launch.devices import Machine
+
+MOST_CPU_RANKS = 64
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A point with its plan, or with the sentence that says why it is impossible."""
+
+    point: Point
+    plan: Plan | None
+    impossible: str | None = None
+
+    @property
+    def possible(self) -> Plan:
+        assert self.plan is not None, self.impossible
+        return self.plan
+
+
+def plan_all(points: list[Point], machine: Machine) -> list[Planned]:
+    """Plan every point against this machine, or against the one that it names."""
+    return [planned(point, machine) for point in points]
+
+
+def planned(point: Point, machine: Machine) -> Planned:
+    config = point.config
+    try:
+        device, limit = target(config, machine)
+        made = plan(config, device, limit)
+        if config.launcher.kind == "local":
+            check_here(config, machine)
+    except ValueError as error:
+        return Planned(point, None, str(error))
+    return Planned(point, made)
+
+
+def target(config: Config, machine: Machine) -> tuple[Device | None, int | None]:
+    """The device to plan for and the memory that one rank has at most."""
+    if config.hardware.name != "auto":
+        device = named(config.hardware.name)
+        return device, device.memory_bytes
+    if machine.gpus:
+        return find(machine.gpus[0].name), min(gpu.memory_bytes for gpu in machine.gpus)
+    return None, machine.memory_bytes
+
+
+def check_here(config: Config, machine: Machine) -> None:
+    """Raise ValueError for a scale that this machine does not have."""
+    if config.nodes > 1:
+        raise ValueError(f"nodes={config.nodes}: launcher=local starts processes on this machine only; say nodes=1")
+    if machine.gpus and config.gpus_per_node > len(machine.gpus):
+        raise ValueError(f"gpus_per_node={config.gpus_per_node}: this machine shows {len(machine.gpus)} GPUs")
+    if not machine.gpus and config.gpus_per_node > MOST_CPU_RANKS:
+        raise ValueError(
+            f"gpus_per_node={config.gpus_per_node}: at most {MOST_CPU_RANKS} CPU processes on a machine without GPUs"
+        )
+
+
+def on_gpus(config: Config, machine: Machine) -> bool:
+    """Whether the point's ranks will have GPUs: this machine's, or those of the machine that is planned for."""
+    return bool(machine.gpus) or (config.launcher.kind == "dry" and config.hardware.name != "auto")
+
+
+def oversubscribed(config: Config, machine: Machine) -> bool:
+    """Whether the point's ranks will share cores, for want of GPUs."""
+    return not on_gpus(config, machine) and config.gpus_per_node > machine.cores

@@ -1,0 +1,91 @@
+"""A point's name and place: the slug, the hash of what makes it the work it is, and its repeats."""
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.config import Config, default, walk
+
+NOT_THE_WORK = ("study", "root", "repeats", "repeat", "rerun", "launcher", "record", "hardware")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One resolved configuration at one scale, one repeat of it."""
+
+    config: Config
+
+    @property
+    def ranks(self) -> int:
+        return self.config.nodes * self.config.gpus_per_node
+
+    @property
+    def slug(self) -> str:
+        """The point's name: fields in a fixed order and a short hash, so that growing a study renames nothing."""
+        config = self.config
+        return "-".join(
+            (
+                safe(config.model.name),
+                safe(config.parallel.name),
+                f"n{config.nodes}x{config.gpus_per_node}",
+                safe(config.nccl.name),
+                f"r{config.repeat}",
+                identity(config)[:6],
+            )
+        )
+
+    @property
+    def study_dir(self) -> Path:
+        return Path(self.config.root).expanduser().resolve() / self.config.study
+
+    @property
+    def run_dir(self) -> Path:
+        return self.study_dir / "points" / self.slug
+
+
+def safe(name: str) -> str:
+    """A name as one field of a slug: short, and nothing in it that a path or a shell could mistake."""
+    return re.sub(r"[^A-Za-z0-9_.]", "_", name)[:40]
+
+
+def identity(config: Config) -> str:
+    """A hash over what changes the work.
+
+    Fields at their schema's default are left out, so that a field added later renames no earlier point.
+    """
+    chosen = {}
+    for key, item in walk():
+        value: Any = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        if key.split(".")[0] not in NOT_THE_WORK and value != default(item) and value != {}:
+            chosen[key] = value
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+
+def spread(configs: list[Config]) -> list[Point]:
+    """Every repeat of every configuration; ValueError where two of them are the same work, or not of one study."""
+    first = configs[0]
+    for config in configs:
+        for key, one, other in (
+            ("study", first.study, config.study),
+            ("root", first.root, config.root),
+            ("launcher", first.launcher.kind, config.launcher.kind),
+        ):
+            if one != other:
+                raise ValueError(f"{key}={one},{other}: one run writes one study with one launcher")
+    points = [
+        Point(dataclasses.replace(config, repeat=repeat)) for config in configs for repeat in range(config.repeats)
+    ]
+    seen = set()
+    for point in points:
+        if point.slug in seen:
+            raise ValueError(
+                f"{point.slug}: twice in this sweep; {', '.join(NOT_THE_WORK)} do not make a point different work"
+            )
+        seen.add(point.slug)
+    return points

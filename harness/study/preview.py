@@ -1,0 +1,93 @@
+"""What a person reads before anything starts."""
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.study.planning import Planned, on_gpus, oversubscribed
+from launch import torchrun
+from launch.devices import Machine
+from launch.environment import Environment, build
+
+
+def preview(order: list[Planned], machine: Machine) -> Iterator[str]:
+    """The points in the order in which they run, what they take, and what is doubtful about them."""
+    first = order[0].point
+    yield f"study {first.config.study}: {counted(len(order), 'point')} in {first.study_dir}; here: {here(machine)}"
+    for position, planned in enumerate(order, 1):
+        yield f"  [{position}/{len(order)}] {planned.point.slug}: {expected(planned, machine)}"
+    possible = [planned.possible for planned in order if planned.plan]
+    hours = [plan.gpu_hours for plan in possible if plan.gpu_hours is not None]
+    most = max((plan.world_size for plan in possible), default=0)
+    total = f"about {sum(hours):.2g} GPU-hours" if hours and len(hours) == len(possible) else "GPU-hours unknown"
+    yield f"  up to {counted(most, 'rank')} at once, {total} in all"
+    for warning in dict.fromkeys(warning for plan in possible for warning in plan.warnings):
+        yield f"  warning: {warning}"
+
+
+def expected(planned: Planned, machine: Machine) -> str:
+    """One point's plan in a line."""
+    if planned.plan is None:
+        return f"invalid: {planned.impossible}"
+    plan, config = planned.plan, planned.point.config
+    parts = [
+        counted(plan.world_size, "GPU" if on_gpus(config, machine) else "CPU process"),
+        f"{plan.tokens_per_step:,} tokens a step",
+        f"{plan.parameters:,} parameters",
+        f"about {plan.memory.total / 2**30:.2g} GiB a rank",
+    ]
+    if plan.seconds is not None:
+        parts.append(f"about {plan.seconds:.0f} s and {plan.gpu_hours:.2g} GPU-hours")
+    if oversubscribed(config, machine):
+        parts.append(f"over-subscribed: {config.gpus_per_node} ranks on {counted(machine.cores, 'core')}")
+    return ", ".join(parts)
+
+
+def here(machine: Machine) -> str:
+    """This machine in a few words."""
+    if machine.gpus:
+        return f"{len(machine.gpus)} × {machine.gpus[0].name}"
+    return f"no GPU, {counted(machine.cores, 'core')}"
+
+
+def counted(number: int, thing: str) -> str:
+    plural = f"{thing}es" if thing.endswith("s") else f"{thing}s"
+    return f"{number} {thing if number == 1 else plural}"
+
+
+def dry_run(order: list[Planned], machine: Machine) -> Iterator[str]:
+    """Each point's environment and command, exactly as they would be."""
+    for position, planned in enumerate(order, 1):
+        if planned.plan is None:
+            continue
+        environment, command = commanded(planned, machine)
+        yield ""
+        yield f"[{position}/{len(order)}] {planned.point.slug}"
+        for name in environment.cleared:
+            yield f"unset {name}"
+        for name, value in sorted({**environment.ambient, **environment.added, **environment.requested}.items()):
+            if name not in environment.cleared:
+                yield f"export {name}={shlex.quote(value)}"
+        if (nodes := planned.point.config.nodes) > 1:
+            yield f"# on each of {nodes} hosts, {torchrun.FIRST_HOST} being one of them"
+        yield shlex.join(command)
+
+
+def attempt_dir(run_dir: Path) -> Path:
+    """The folder of a point's one attempt; a point that runs again does so in a new run directory."""
+    return run_dir / "attempts" / "0"
+
+
+def commanded(planned: Planned, machine: Machine) -> tuple[Environment, list[str]]:
+    """The environment and the command of a point."""
+    config, run_dir = planned.point.config, planned.point.run_dir
+    logs = attempt_dir(run_dir) / "logs"
+    environment = build(
+        config.nccl.env,
+        config.nccl.ambient == "clear",
+        run_dir,
+        logs,
+        config.gpus_per_node,
+        on_gpus(config, machine),
+    )
+    return environment, torchrun.command(run_dir, 0, config.nodes, config.gpus_per_node, logs)

@@ -1,0 +1,89 @@
+"""Where a point was started from: code, versions, machine and command line."""
+
+import importlib.metadata
+import platform
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from launch.devices import Machine
+from launch.environment import SOURCE, masked, without_credentials
+
+CODE = ("harness", "launch", "conf", "slurm", "pyproject.toml")
+PACKAGES = ("scaling-harness", "torch", "deepspeed", "hydra-core", "wandb", "numpy")
+
+
+def provenance(machine: Machine) -> dict[str, Any]:
+    """All of it but the start time, which is each point's own."""
+    return {
+        "schema": 1,
+        "git": git(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "machine": {
+            "hostname": socket.gethostname(),
+            "platform": platform.platform(),
+            "cpu": cpu(),
+            "cores": machine.cores,
+            "memory_bytes": machine.memory_bytes,
+            "gpus": [gpu.name for gpu in machine.gpus],
+            "driver": machine.driver,
+        },
+        "command": masked(sys.argv),
+    }
+
+
+def stamped(document: dict[str, Any]) -> dict[str, Any]:
+    """The provenance of a point that starts now."""
+    return {"schema": document["schema"], "time": time.time(), **document}
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What of code, versions and hardware is not as it was; where a file was copied to does not matter."""
+    keys = [
+        *(("git", key) for key in ("sha", "dirty")),
+        *(("versions", key) for key in now["versions"]),
+        *(("machine", key) for key in ("cpu", "gpus", "driver")),
+    ]
+    pairs = [(key, before.get(part, {}).get(key), now[part][key]) for part, key in keys]
+    return [f"{key} {brief(was)}, now {brief(value)}" for key, was, value in pairs if was != value]
+
+
+def brief(value: Any) -> str:
+    """A value in a few characters; commits as git shortens them."""
+    return str(value)[:7] if isinstance(value, str) and len(value) == 40 else str(value)
+
+
+def git() -> dict[str, Any]:
+    """Commit, uncommitted changes to the code, and remote; nulls where the source tree is no repository."""
+    changes = asked("status", "--porcelain", "--", *CODE)
+    remote = asked("remote", "get-url", "origin")
+    return {
+        "sha": asked("rev-parse", "HEAD"),
+        "dirty": None if changes is None else bool(changes),
+        "remote": without_credentials(remote) if remote else None,
+    }
+
+
+def asked(*question: str) -> str | None:
+    """git's answer about the source tree, or None where it has none."""
+    try:
+        answer = subprocess.run(["git", "-C", str(SOURCE), *question], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()
+
+
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def cpu() -> str | None:
+    """The processor's model, as Linux names it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)

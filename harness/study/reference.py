@@ -1,0 +1,24 @@
+"""What `harness run --help` lists: groups with their options, and every key of the schema."""
+
+from collections.abc import Iterator
+
+from harness.config import GROUPS, default, describe, walk
+from harness.study.conf import options
+
+
+def reference() -> str:
+    return "\n".join(lines())
+
+
+def lines() -> Iterator[str]:
+    yield "groups (group=option; -m sweeps over option,option):"
+    for group in (*GROUPS, "experiment"):
+        yield f"  {group:<12} {', '.join(options(group))}"
+    yield ""
+    yield "keys (key=value), with type, default and meaning:"
+    for key, item in walk():
+        if key != "repeat":
+            value = default(item)
+            shown = "" if value is None else f" = {str(value).lower() if isinstance(value, bool) else value}"
+            yield f"  {key:<28} {describe(item) + shown}"
+            yield f"  {'':<28}     {item.metadata['help']}"

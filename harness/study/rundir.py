@@ -1,0 +1,111 @@
+"""A study's folder and its points' run directories, as docs/records.md describes them."""
+
+import os
+import re
+import shutil
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from harness.study import lease
+from harness.study.files import read_json, write_json, write_text
+from harness.study.point import Point
+
+SCHEMA = 1
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+
+
+def check_study(study_dir: Path, name: str) -> None:
+    """Raise ValueError for a name that is no safe folder name, and for a study of another schema."""
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"study={name}: must be 1 to 64 letters, digits, '.', '_' or '-', and must not begin with '.' or '-'"
+        )
+    check_schema(study_dir)
+
+
+def check_schema(study_dir: Path) -> None:
+    """Raise ValueError for a study that another version of the harness wrote."""
+    try:
+        study = read_json(study_dir / "study.json")
+    except OSError as error:
+        raise ValueError(f"root={study_dir.parent}: cannot be read ({error.strerror})") from error
+    if study is not None and study.get("schema") != SCHEMA:
+        raise ValueError(
+            f"study={study_dir.name}: {study_dir} has schema {study.get('schema')}, this harness works with {SCHEMA}"
+        )
+
+
+def open_study(study_dir: Path, name: str) -> None:
+    """Make the study's folder, or raise ValueError where that cannot be."""
+    try:
+        (study_dir / "points").mkdir(parents=True, exist_ok=True)
+        write_json(study_dir / "study.json", {"schema": SCHEMA, "name": name})
+    except OSError as error:
+        raise ValueError(f"root={study_dir.parent}: cannot be written ({error.strerror})") from error
+
+
+def plant(point: Point) -> None:
+    """Make the point's run directory as a pending one, unless it is there already; it appears whole."""
+    if point.run_dir.exists():
+        return
+    draft = point.study_dir / f".{point.slug}.{uuid.uuid4().hex}"
+    draft.mkdir()
+    write_text(draft / "config.yaml", yaml_of(point))
+    write_status(draft, "pending")
+    try:
+        os.rename(draft, point.run_dir)
+    except OSError:  # another controller was faster
+        shutil.rmtree(draft)
+
+
+def write_config(point: Point) -> None:
+    """The configuration that every rank reads."""
+    write_text(point.run_dir / "config.yaml", yaml_of(point))
+
+
+def yaml_of(point: Point) -> str:
+    return OmegaConf.to_yaml(OmegaConf.structured(point.config))
+
+
+def write_status(
+    run_dir: Path, status: str, reason: str | None = None, rank: int | None = None, attempt: int | None = None
+) -> None:
+    """Say how the point stands."""
+    write_json(
+        run_dir / "status.json",
+        {
+            "schema": SCHEMA,
+            "kind": "status",
+            "time": time.time(),
+            "attempt": attempt,
+            "status": status,
+            "reason": reason,
+            "rank": rank,
+        },
+    )
+
+
+def read_status(run_dir: Path) -> dict[str, Any] | None:
+    """How the point stands, or None where it has never been planned."""
+    return read_json(run_dir / "status.json")
+
+
+def archive(held: lease.Lease, run_dir: Path) -> Path:
+    """Rename a held run directory to the next free `<slug>~k`, and let it go there."""
+    number = 1
+    while (old := run_dir.with_name(f"{run_dir.name}~{number}")).exists():
+        number += 1
+    held.stop()
+    os.rename(run_dir, old)
+    held.path = old / held.path.name
+    held.release()
+    return old
+
+
+def point_dirs(study_dir: Path) -> list[Path]:
+    """The run directories of a study, without those that were run again."""
+    return sorted(path for path in (study_dir / "points").iterdir() if path.is_dir() and "~" not in path.name)

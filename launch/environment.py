@@ -1,0 +1,138 @@
+"""A point's environment variables: what was there, what was asked for, what the harness adds.
+
+Nothing else of the harness reads or writes environment variables, except a rank at its very start. Whole environments
+hold secrets, so what is recorded comes from an allow-list.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MARKER = "HARNESS_POINT"
+SOURCE = Path(__file__).resolve().parent.parent
+FLIGHT_RECORDER_ENTRIES = "2000"
+RECORDED = re.compile(
+    r"CUDA_(VISIBLE_DEVICES|DEVICE_ORDER|DEVICE_MAX_CONNECTIONS|LAUNCH_BLOCKING|MODULE_LOADING)"
+    r"|OMP_\w+|(MKL|OPENBLAS)_NUM_THREADS|TORCH_\w+|PYTORCH_\w*ALLOC_CONF|GLOO_SOCKET_IFNAME|FI_\w+|UCX_\w+|LD_PRELOAD"
+    r"|SLURM_(JOB_ID|JOB_NAME|JOB_PARTITION|JOB_NUM_NODES|NNODES|NODELIST|JOB_NODELIST|PROCID|NODEID|RESTART_COUNT)"
+)
+SECRET = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A point's variables by where they come from; `variables` is the whole that its processes get, never written."""
+
+    requested: dict[str, str]
+    ambient: dict[str, str]
+    cleared: list[str]
+    added: dict[str, str]
+    variables: dict[str, str]
+
+    @property
+    def effective(self) -> dict[str, str]:
+        """The NCCL variables that the processes see."""
+        return {name: value for name, value in self.variables.items() if name.startswith("NCCL_")}
+
+    def document(self) -> dict[str, Any]:
+        """What env.json says."""
+        return {
+            "schema": 1,
+            "requested": self.requested,
+            "ambient": self.ambient,
+            "cleared": self.cleared,
+            "added": self.added,
+            "effective": self.effective,
+            "files": [described(path) for path in hidden_files(self.variables)],
+            "other": {
+                name: value
+                for name, value in sorted(self.variables.items())
+                if RECORDED.fullmatch(name) and not SECRET.search(name) and name not in self.added
+            },
+        }
+
+
+def build(requested: Mapping[str, Any], clear: bool, run_dir: Path, logs: Path, ranks: int, gpus: bool) -> Environment:
+    """The environment of a point's processes: the caller's own, what the point asks for, and what measuring needs."""
+    inherited = dict(os.environ)
+    ambient = {name: value for name, value in sorted(inherited.items()) if name.startswith("NCCL_")}
+    cleared = list(ambient) if clear else []
+    for name in cleared:
+        del inherited[name]
+    wanted = {name: text(value) for name, value in requested.items()}
+    needed = {
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // ranks)),
+    }
+    if not gpus:
+        # Threads that spin at barriers make a step many times longer as soon as anything else wants a core.
+        needed["OMP_WAIT_POLICY"] = "PASSIVE"
+    else:
+        needed |= {
+            "TORCH_NCCL_ENABLE_TIMING": "1",
+            "TORCH_FR_BUFFER_SIZE": FLIGHT_RECORDER_ENTRIES,
+            "NCCL_DEBUG": "INFO",
+            "NCCL_DEBUG_SUBSYS": "INIT,ENV",
+            "NCCL_DEBUG_FILE": str(logs / "nccl.%h.%p.log"),
+        }
+    added = {name: value for name, value in needed.items() if name not in inherited and name not in wanted}
+    added |= {"PYTHONPATH": import_path(), MARKER: str(run_dir)}
+    return Environment(wanted, ambient, cleared, added, {**inherited, **added, **wanted})
+
+
+def text(value: Any) -> str:
+    """A configured value as a variable's text; true and false are 1 and 0."""
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def hidden_files(variables: Mapping[str, str]) -> list[Path]:
+    """The files from which NCCL reads variables that no environment shows."""
+    chosen = variables.get("NCCL_CONF_FILE")
+    return [Path("/etc/nccl.conf"), Path(chosen) if chosen else Path.home() / ".nccl.conf"]
+
+
+def described(path: Path) -> dict[str, Any]:
+    """A hidden file's existence, hash and lines."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return {"path": str(path), "exists": path.exists(), "sha256": None, "lines": None}
+    lines = content.decode(errors="replace").splitlines()
+    return {"path": str(path), "exists": True, "sha256": hashlib.sha256(content).hexdigest(), "lines": lines}
+
+
+def job_id() -> str | None:
+    """The batch job that this process belongs to."""
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def masked(words: list[str]) -> list[str]:
+    """A command line without what looks like a secret."""
+    return [mask(word) for word in words]
+
+
+def mask(word: str) -> str:
+    """`key=***` for a key that names a secret; addresses lose their user and password, long hexadecimal words go."""
+    key, sign, _ = word.partition("=")
+    if sign and SECRET.search(key):
+        return f"{key}=***"
+    return re.sub(r"\b[0-9a-fA-F]{32,}\b", "***", without_credentials(word))
+
+
+def without_credentials(address: str) -> str:
+    """An address without user, password and query."""
+    return re.sub(r"(\w+://[^?\s]*)\?\S*", r"\1", re.sub(r"(\w+://)[^/\s@]*@", r"\1", address))
+
+
+def own() -> dict[str, str]:
+    """The environment of a helper that runs this same code beside a point."""
+    return {**os.environ, "PYTHONPATH": import_path()}
+
+
+def import_path() -> str:
+    """PYTHONPATH with this source tree first, so that helpers and ranks run the controller's own code."""
+    return os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH"))))

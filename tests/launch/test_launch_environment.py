@@ -1,0 +1,132 @@
+"""What a point's processes see, what of it is recorded, and what never is."""
+
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch import torchrun
+from launch.environment import Environment, build, masked
+
+SECRETS = {
+    "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
+    "AWS_SECRET_ACCESS_KEY": "verysecret1",
+    "HF_TOKEN": "verysecret2",
+    "TORCH_AUTH_TOKEN": "verysecret3",
+    "SLURM_JWT": "verysecret4",
+}
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (*os.environ,):
+        if name.startswith(("NCCL_", "TORCH_NCCL", "OMP_", "SLURM_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def made(
+    requested: dict[str, Any] | None = None, clear: bool = False, gpus: bool = True, ranks: int = 1
+) -> Environment:
+    return build(requested or {}, clear, Path("/s/p/slug"), Path("/s/p/slug/attempts/0/logs"), ranks, gpus)
+
+
+def test_ambient_variables_stay_and_a_requested_value_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NCCL_ALGO", "Tree")
+    monkeypatch.setenv("NCCL_IB_DISABLE", "1")
+    environment = made({"NCCL_ALGO": "allreduce:ring"})
+    assert environment.ambient == {"NCCL_ALGO": "Tree", "NCCL_IB_DISABLE": "1"}
+    assert environment.requested == {"NCCL_ALGO": "allreduce:ring"}
+    assert environment.effective["NCCL_ALGO"] == environment.variables["NCCL_ALGO"] == "allreduce:ring"
+    assert environment.effective["NCCL_IB_DISABLE"] == "1"
+
+
+def test_ambient_variables_can_be_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NCCL_IB_DISABLE", "1")
+    environment = made({"NCCL_ALGO": "allreduce:ring"}, clear=True)
+    assert (environment.ambient, environment.cleared) == ({"NCCL_IB_DISABLE": "1"}, ["NCCL_IB_DISABLE"])
+    assert "NCCL_IB_DISABLE" not in environment.variables
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(True, "1"), (False, "0"), (4194304, "4194304"), ("=mlx5_0:1", "=mlx5_0:1")]
+)
+def test_values_become_text(value: object, text: str) -> None:
+    assert made({"NCCL_X": value}).variables["NCCL_X"] == text
+
+
+def test_measuring_variables_are_for_gpus_and_yield_to_the_person(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert made().added["TORCH_NCCL_ENABLE_TIMING"] == "1"
+    assert made().added["NCCL_DEBUG_FILE"] == "/s/p/slug/attempts/0/logs/nccl.%h.%p.log"
+    assert not any("NCCL" in name for name in made(gpus=False).added)
+    monkeypatch.setenv("NCCL_DEBUG", "WARN")
+    assert made().effective["NCCL_DEBUG"] == "WARN"
+    assert "NCCL_DEBUG" not in made().added
+    assert made({"NCCL_DEBUG": "TRACE"}).effective["NCCL_DEBUG"] == "TRACE"
+
+
+def test_threads_are_shared_out_over_the_ranks() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert made(ranks=1).added["OMP_NUM_THREADS"] == str(cores)
+    assert made(ranks=64).added["OMP_NUM_THREADS"] == str(max(1, cores // 64))
+
+
+def test_hidden_files_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".nccl.conf").write_text("NCCL_ALGO=Ring\n")
+    files = {entry["path"]: entry for entry in made().document()["files"]}
+    assert files[str(tmp_path / ".nccl.conf")] == {
+        "path": str(tmp_path / ".nccl.conf"),
+        "exists": True,
+        "sha256": hashlib.sha256(b"NCCL_ALGO=Ring\n").hexdigest(),
+        "lines": ["NCCL_ALGO=Ring"],
+    }
+    assert set(files) == {"/etc/nccl.conf", str(tmp_path / ".nccl.conf")}
+    monkeypatch.setenv("NCCL_CONF_FILE", "/somewhere.conf")
+    assert [entry["path"] for entry in made().document()["files"]] == ["/etc/nccl.conf", "/somewhere.conf"]
+
+
+def test_the_record_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**SECRETS, "SLURM_JOB_ID": "17", "CUDA_VISIBLE_DEVICES": "0,1", "PRIVATE": "private"}.items():
+        monkeypatch.setenv(name, value)
+    environment = made()
+    assert environment.variables["HF_TOKEN"] == "verysecret2"
+    document = environment.document()
+    assert document["other"] == {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_JOB_ID": "17"}
+    written = json.dumps(document) + torchrun.script(["true"], environment, Path("/s/p/slug"))
+    for secret in (*SECRETS.values(), "private"):
+        assert secret not in written
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("model=1b", "model=1b"),
+        ("data=tokens", "data=tokens"),
+        ("wandb.api_key=abc", "wandb.api_key=***"),
+        ("x=https://me:pass@host/path?token=1", "x=https://host/path"),
+        ("0123456789abcdef0123456789abcdef01234567", "***"),
+    ],
+)
+def test_a_command_line_loses_its_secrets(word: str, shown: str) -> None:
+    assert masked([word]) == [shown]
+
+
+def test_the_script_survives_hostile_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "a; touch pwned $(touch pwned)"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("x: 1\n")
+    monkeypatch.chdir(tmp_path)
+    hostile = "$(touch pwned); `touch pwned` 'touch pwned' \"x"
+    environment = build({"NCCL_X": hostile}, False, folder, folder / "logs", 1, False)
+    command = ["sh", "-c", 'printf "%s\\n" "$NCCL_X" "$1" "$HARNESS_POINT" "$2"', "sh", hostile, f"--log={folder}/logs"]
+    (tmp_path / "command.sh").write_text(torchrun.script(command, environment, folder))
+    ended = subprocess.run(["sh", "command.sh"], capture_output=True, text=True, check=True)
+    value, word, point, log, new = ended.stdout.splitlines()
+    assert value == word == hostile
+    assert (point, log) == (new, f"--log={new}/logs")
+    assert (Path(new) / "config.yaml").exists()
+    assert not list(tmp_path.rglob("pwned"))

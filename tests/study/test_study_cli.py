@@ -1,0 +1,54 @@
+"""The command itself: its help, and what programs read from it."""
+
+import time
+from pathlib import Path
+
+import pytest
+from study_command import Command
+
+from harness.config import GROUPS, walk
+from harness.study.conf import CONF
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    return Command(tmp_path, {})
+
+
+def test_help_comes_at_once(command: Command) -> None:
+    times = []
+    for _ in range(3):
+        start = time.monotonic()
+        assert command("--help").returncode == 0
+        times.append(time.monotonic() - start)
+    assert min(times) < 0.5
+
+
+def test_the_help_of_run_lists_every_group_option_and_key(command: Command) -> None:
+    shown = command("run", "--help").stdout
+    for group in (*GROUPS, "experiment"):
+        [line] = [line for line in shown.splitlines() if line.startswith(f"  {group} ")]
+        assert {file.stem for file in (CONF / group).glob("*.yaml")} == set(line.split(maxsplit=1)[1].split(", "))
+    for key, item in walk():
+        assert (key == "repeat") != (f"  {key} " in shown)
+        assert key == "repeat" or item.metadata["help"] in shown
+    assert "steps                        int = 50" in shown
+    assert "harness run -m study=" in shown
+
+
+def test_a_dry_run_shows_environment_and_command_and_writes_nothing(command: Command) -> None:
+    command.environment["NCCL_IB_HCA"] = "mlx5_9"
+    words = ("model=8b", "parallel=fsdp", "nodes=2", "gpus_per_node=8", "hardware=h200", "nccl=ring", "launcher=dry")
+    ended = command("run", *words, "nccl.ambient=clear", 'nccl.env.NCCL_SOCKET_IFNAME="^lo,docker0"')
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert "unset NCCL_IB_HCA" in lines
+    assert "export NCCL_SOCKET_IFNAME='^lo,docker0'" in lines
+    assert "export TORCH_NCCL_ENABLE_TIMING=1" in lines
+    assert lines[-1].startswith("/") and "--nnodes=2 --nproc-per-node=8" in lines[-1]
+    assert "16 GPUs, " in ended.stdout and "GPU-hours in all" in ended.stdout
+    assert command.files() == []
+
+
+def test_more_ranks_than_cores_are_labelled(command: Command) -> None:
+    assert "over-subscribed: 64 ranks on " in command("run", "gpus_per_node=64", "launcher=dry").stdout

@@ -1,0 +1,144 @@
+"""Points that fail, hang, refuse to end or are interrupted, on real torchrun trees with a worker that only behaves."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from study_command import QUICK, Command, wait_for
+
+from harness.study import lease
+from launch.environment import MARKER
+from launch.local import marked
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    return Command(tmp_path, {})
+
+
+def members(command: Command) -> list[psutil.Process]:
+    """Every process of every point of the command's folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARKER, "").startswith(str(command.folder)):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_ends_a_stubborn_tree_and_tells_the_truth(
+    command: Command, number: signal.Signals, code: int
+) -> None:
+    process = command.start("run", "-m", "gpus_per_node=2", "seed=0,1", *QUICK, stand_in="stubborn")
+    # The launcher, two ranks, and what each of them has started.
+    wait_for(lambda: len(members(command)) >= 5)
+    time.sleep(0.5)
+    start = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=15)
+    assert time.monotonic() - start < 10
+    assert members(command) == []
+    assert process.returncode == code, err
+    statuses = sorted((status["status"], status["reason"]) for status in command.status().values())
+    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    assert statuses == [("pending", None), ("preempted", f"ended by {name} of the controller")]
+    assert "1 preempted, 1 not started" in out
+    assert not list(command.folder.rglob("*lease*"))
+
+
+def test_a_timeout_ends_everything_before_the_next_point_starts(command: Command) -> None:
+    words = ("run", "-m", "gpus_per_node=2", "seed=0,1", "launcher.timeout_s=6", *QUICK)
+    ended = command(*words, stand_in="stubborn")
+    assert ended.returncode == 1
+    assert members(command) == []
+    assert {status["status"] for status in command.status().values()} == {"timeout"}
+    assert "still running after launcher.timeout_s=6" in ended.stdout
+    launches = [json.loads(path.read_text()) for path in command.folder.rglob("launch.json")]
+    first, second = sorted(launches, key=lambda launch: launch["start"])
+    assert first["end"] <= second["start"]
+
+
+def test_what_a_point_leaves_behind_is_gone_before_it_is_ok(command: Command) -> None:
+    ended = command("run", *QUICK, stand_in="leaving")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert members(command) == []
+    assert "ok, 1,000 tokens/s, loss 4" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("mode", "status", "reason", "code"),
+    [
+        ("oom", "oom", "rank 1: OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", 0),
+        ("diverged", "diverged", "rank 1: Diverged: loss is nan at step 3", 1),
+        ("comm", "comm_error", "rank 1: DistBackendError: NCCL error: unhandled system error", 1),
+        ("exit", "failed", "rank 1: ended with exit code 7: nothing to be done", 1),
+    ],
+)
+def test_an_ending_is_judged(command: Command, mode: str, status: str, reason: str, code: int) -> None:
+    ended = command("run", "-m", "gpus_per_node=2", *QUICK, stand_in=mode)
+    [found] = command.status().values()
+    assert (found["status"], found["reason"], found["rank"]) == (status, reason, 1)
+    assert ended.returncode == code
+
+
+def test_one_bad_point_stops_no_study_and_failures_run_again(command: Command) -> None:
+    words = ("run", "-m", "gpus_per_node=2", "seed=0,1", *QUICK)
+    ended = command(*words, stand_in="exit")
+    assert ended.returncode == 1
+    assert [status["status"] for status in command.status().values()] == ["failed", "failed"]
+    ended = command(*words, stand_in="ok")
+    assert ended.returncode == 0
+    assert sorted(status["status"] for status in command.status().values()) == ["failed", "failed", "ok", "ok"]
+    assert ended.stdout.count("was failed, kept as") == 2
+    assert command("status", "default").stdout.startswith("study default: 2 ok")
+
+
+def test_out_of_memory_is_skipped_for_the_same_environment_only(command: Command) -> None:
+    words = ("run", "-m", "gpus_per_node=2", *QUICK)
+    assert command(*words, stand_in="oom").returncode == 0
+    again = command(*words, stand_in="ok")
+    assert "skipped, out of memory already, with the same code and environment" in again.stdout
+    command.environment["NCCL_BUFFSIZE"] = "1048576"
+    other = command(*words, stand_in="ok")
+    assert "was oom, kept as" in other.stdout
+    assert ": ok, " in other.stdout
+
+
+def test_a_single_point_out_of_memory_is_no_success(command: Command) -> None:
+    assert command("run", "gpus_per_node=2", *QUICK, stand_in="oom").returncode == 1
+
+
+def test_a_point_held_elsewhere_is_left_alone(command: Command) -> None:
+    running = command.start("run", *QUICK, stand_in="endless")
+    wait_for(lambda: members(command))
+    second = command("run", *QUICK, stand_in="ok")
+    assert second.returncode == 0
+    assert f"skipped, held by process {running.pid} on " in second.stdout
+    assert f"running (process {running.pid} on " in command("status", "default").stdout
+    running.send_signal(signal.SIGTERM)
+    running.communicate(timeout=15)
+
+
+def test_after_a_killed_controller_its_processes_end_and_the_point_runs_again(command: Command) -> None:
+    running = command.start("run", "gpus_per_node=2", *QUICK, stand_in="stubborn")
+    wait_for(lambda: len(members(command)) >= 5)
+    running.kill()
+    running.communicate()
+    left = members(command)
+    assert len(left) >= 5
+    [path] = command.points().values()
+    assert lease.holder(path) is None
+    assert "running (its controller has disappeared)" in command("status", "default").stdout
+    ended = command("run", "gpus_per_node=2", *QUICK, stand_in="ok")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "was running, kept as" in ended.stdout
+    assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in left)
+    old = command.status()[f"{path.name}~1"]
+    assert (old["status"], old["reason"]) == ("failed", "its controller disappeared")
+    assert marked(str(path)) == []

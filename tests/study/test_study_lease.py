@@ -1,0 +1,118 @@
+"""One holder at a time, whoever contends and whoever dies."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.study import lease
+
+CONTENDERS = 6
+# Every contender waits for the same moment, says whether it holds the point, and holds on until it is told.
+CONTEND = """
+import sys, time
+from pathlib import Path
+from harness.study import lease
+time.sleep(max(0, float(sys.argv[2]) - time.time()))
+held = lease.acquire(Path(sys.argv[1]))
+print("held" if held else "no", flush=True)
+sys.stdin.readline()
+if held:
+    held.release()
+"""
+
+
+def contend(run_dir: Path) -> list[str]:
+    moment = str(time.time() + 1.5)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CONTEND, str(run_dir), moment],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(CONTENDERS)
+    ]
+    answers = [process.stdout.readline().strip() for process in processes if process.stdout]
+    for process in processes:
+        process.communicate("\n", timeout=10)
+    return answers
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def write_lease(run_dir: Path, name: str = "lease.json", age: float = 0.0, **changes: object) -> None:
+    path = run_dir / name
+    path.write_text(json.dumps({**lease.ourselves(), **changes}))
+    os.utime(path, (time.time() - age, time.time() - age))
+
+
+def test_of_many_contenders_one_holds(tmp_path: Path) -> None:
+    assert sorted(contend(tmp_path)) == ["held"] + ["no"] * (CONTENDERS - 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_many_that_take_over_one_holds(tmp_path: Path) -> None:
+    write_lease(tmp_path, host="elsewhere", age=lease.STALE_S + 5)
+    assert sorted(contend(tmp_path)) == ["held"] + ["no"] * (CONTENDERS - 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_held_point_is_not_given_twice_and_is_free_again_afterwards(tmp_path: Path) -> None:
+    first = lease.acquire(tmp_path)
+    assert first is not None
+    assert lease.acquire(tmp_path) is None
+    assert (lease.holder(tmp_path) or {})["pid"] == os.getpid()
+    first.release()
+    assert lease.holder(tmp_path) is None
+    second = lease.acquire(tmp_path)
+    assert second is not None
+    second.release()
+
+
+@pytest.mark.parametrize(
+    ("age", "changes", "free"),
+    [
+        (0, {"host": "elsewhere"}, False),
+        (59, {"host": "elsewhere"}, False),
+        (61, {"host": "elsewhere"}, True),
+        (61, {"namespace": "pid:[1]"}, True),
+        (0, {"namespace": "pid:[1]", "pid": 2**22 + 1}, False),
+        (0, {"pid": "dead"}, True),
+        (0, {"started": psutil.Process().create_time() - 1000}, True),
+        (3600, {}, False),
+    ],
+    ids=["elsewhere", "nearly", "silent", "namespace", "other-pids", "dead", "pid-used-again", "alive-but-stopped"],
+)
+def test_whose_lease_can_be_taken(tmp_path: Path, age: float, changes: dict[str, object], free: bool) -> None:
+    if changes.get("pid") == "dead":
+        changes = {"pid": dead_pid()}
+    write_lease(tmp_path, age=age, **changes)
+    held = lease.acquire(tmp_path)
+    assert (held is not None) == free
+    if held is not None:
+        assert [path.name for path in lease.generations(tmp_path)] == ["lease.json", "lease.1.json"]
+        held.release()
+
+
+def test_the_heart_beats_and_notices_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT_S", 0.05)
+    held = lease.acquire(tmp_path)
+    assert held is not None
+    os.utime(held.path, (1, 1))
+    time.sleep(0.3)
+    assert time.time() - held.path.stat().st_mtime < 5
+    write_lease(tmp_path, "lease.1.json", host="elsewhere")
+    time.sleep(0.3)
+    assert held.lost
+    held.release()
+    assert (tmp_path / "lease.1.json").exists()

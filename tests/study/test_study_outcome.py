@@ -1,0 +1,128 @@
+"""How an attempt is judged by what its processes left behind. The texts are torchrun's own, of real failures."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.study.outcome import Outcome, outcome
+
+RESET = "RuntimeError: [/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:1: Connection reset by peer."
+PRINTED = """\
+harness.worker FAILED
+------------------------------------------------------------
+Failures:
+[1]:
+  time      : 2026-11-22_09:04:39
+  host      : localhost
+  rank      : 0 (local_rank: 0)
+  exitcode  : -15 (pid: 8366)  (SIGTERM)
+  error_file: {file}
+  traceback : Signal 15 (SIGTERM) received by PID 8366
+------------------------------------------------------------
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-11-22_09:04:39
+  host      : localhost
+  rank      : 1 (local_rank: 1)
+  exitcode  : {code} (pid: 8367)  ({name})
+  error_file: <N/A>
+  traceback : Signal 9 (SIGKILL) received by PID 8367
+============================================================
+"""
+
+
+class Attempt:
+    """An attempt's folder as failures leave it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ranks = folder / "logs" / "slug_x1" / "attempt_0"
+        self.ranks.mkdir(parents=True)
+
+    def raises(self, rank: int, message: str, at: float) -> None:
+        path = self.ranks / str(rank) / "error.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"message": {"message": message, "extraInfo": {"timestamp": "1"}}}))
+        os.utime(path, (at, at))
+
+    def dies(self, code: int, said: str = "", name: str = "SIGKILL") -> None:
+        (self.ranks / "1").mkdir(exist_ok=True)
+        (self.ranks / "1" / "stderr.log").write_text(said)
+        (self.folder / "logs" / "launcher.log").write_text(PRINTED.format(code=code, name=name, file="<N/A>"))
+
+    def records(self, *kinds: str) -> None:
+        (self.folder / "events.jsonl").write_text("".join(json.dumps({"kind": kind}) + "\n" for kind in kinds))
+
+
+@pytest.fixture
+def attempt(tmp_path: Path) -> Attempt:
+    return Attempt(tmp_path)
+
+
+def test_ok_needs_both_the_exit_code_and_the_end_record(attempt: Attempt) -> None:
+    attempt.records("start", "step", "end")
+    assert outcome(attempt.folder, 0) == Outcome("ok")
+    attempt.records("start", "step")
+    assert outcome(attempt.folder, 0).status == "failed"
+
+
+def test_a_failure_after_the_end_is_no_ok(attempt: Attempt) -> None:
+    attempt.records("start", "step", "end")
+    attempt.raises(0, "ValueError: late", at=1)
+    assert outcome(attempt.folder, 1) == Outcome("failed", "rank 0: ValueError: late (after the end of training)", 0)
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        ("OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB", "oom"),
+        ("RuntimeError: CUDA error: CUDA out of memory", "oom"),
+        ("RuntimeError: [enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory", "oom"),
+        ("Diverged: loss is nan at step 7", "diverged"),
+        ("DistBackendError: NCCL error in: ProcessGroupNCCL.cpp:94", "comm_error"),
+        ("DistNetworkError: The client socket has timed out", "comm_error"),
+        (RESET, "comm_error"),
+        ("ValueError: the parameters diverged in memory", "failed"),
+    ],
+)
+def test_the_exception_gives_the_status(attempt: Attempt, message: str, status: str) -> None:
+    attempt.raises(3, f"{message}\nmore lines", at=1)
+    assert outcome(attempt.folder, 1) == Outcome(status, f"rank 3: {message}", 3)
+
+
+def test_the_earliest_rank_decides(attempt: Attempt) -> None:
+    attempt.raises(0, RESET, at=10.002)
+    attempt.raises(2, "OutOfMemoryError: CUDA out of memory", at=10.001)
+    attempt.raises(1, "DistBackendError: NCCL error", at=10.003)
+    assert (outcome(attempt.folder, 1).status, outcome(attempt.folder, 1).rank) == ("oom", 2)
+
+
+def test_a_rank_that_was_killed_outweighs_the_others_lost_connections(attempt: Attempt) -> None:
+    attempt.raises(0, RESET, at=10)
+    attempt.dies(-9)
+    assert outcome(attempt.folder, 1) == Outcome("failed", "rank 1: ended with SIGKILL", 1)
+
+
+def test_an_abort_by_the_watchdog_is_communication(attempt: Attempt) -> None:
+    attempt.dies(-6, "[rank1]: Watchdog caught collective operation timeout: WorkNCCL(SeqNum=3)\n", "SIGABRT")
+    assert (outcome(attempt.folder, 1).status, outcome(attempt.folder, 1).rank) == ("comm_error", 1)
+
+
+def test_a_rank_that_exits_silently_is_named_with_its_last_words(attempt: Attempt) -> None:
+    attempt.dies(3, "some\nModuleNotFoundError: No module named 'x'\n\n", "")
+    expected = "rank 1: ended with exit code 3: ModuleNotFoundError: No module named 'x'"
+    assert outcome(attempt.folder, 1) == Outcome("failed", expected, 1)
+
+
+def test_a_launcher_that_fails_itself_is_quoted(attempt: Attempt) -> None:
+    (attempt.folder / "logs" / "launcher.log").write_text("No module named torch\n")
+    assert outcome(attempt.folder, 1) == Outcome("failed", "the launcher ended with exit code 1: No module named torch")
+
+
+def test_torn_files_are_no_reason_to_stop(attempt: Attempt) -> None:
+    attempt.raises(0, "ValueError: x", at=1)
+    (attempt.ranks / "0" / "error.json").write_text('{"mess')
+    (attempt.folder / "events.jsonl").write_text('{"kind": "step"}\n{"kind": "st\n{"kind": "e')
+    assert outcome(attempt.folder, -6).status == "failed"

@@ -1,0 +1,61 @@
+"""The `harness` command in a folder of its own, as a person would run it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).parent
+STAND_IN = (
+    "import sys, launch.torchrun as t; t.WORKER = 'study_standin'; from harness.cli import main; sys.exit(main())"
+)
+# Small enough for seconds: one layer's worth of work, no mirror.
+QUICK = ("steps=12", "warmup=2", "seq_len=32", "record.wandb=disabled", "record.sample_every=5")
+
+
+@dataclass
+class Command:
+    """A working folder and the environment in which `harness` runs there."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def start(self, *words: str, stand_in: str | None = None) -> subprocess.Popen[str]:
+        """Start it; `stand_in` is how study_standin behaves in the worker's place."""
+        program = ["-m", "harness.cli"] if stand_in is None else ["-c", STAND_IN]
+        return subprocess.Popen(
+            [sys.executable, *program, *words],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(TESTS), **self.environment, "STANDIN": stand_in or ""},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *words: str, stand_in: str | None = None) -> subprocess.CompletedProcess[str]:
+        process = self.start(*words, stand_in=stand_in)
+        out, err = process.communicate(timeout=200)
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def points(self, study: str = "default") -> dict[str, Path]:
+        return {path.name: path for path in sorted((self.folder / "studies" / study / "points").iterdir())}
+
+    def status(self, study: str = "default") -> dict[str, dict[str, Any]]:
+        return {slug: json.loads((path / "status.json").read_text()) for slug, path in self.points(study).items()}
+
+    def files(self) -> list[Path]:
+        return sorted(self.folder.rglob("*"))
+
+
+def wait_for(happened: Any, seconds: float = 60.0) -> Any:
+    """What `happened` returns once it is something."""
+    until = time.monotonic() + seconds
+    while not (found := happened()):
+        assert time.monotonic() < until, "did not happen in time"
+        time.sleep(0.05)
+    return found
