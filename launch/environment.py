@@ -7,6 +7,7 @@ hold secrets, so what is recorded comes from an allow-list.
 import hashlib
 import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 
 MARKER = "HARNESS_POINT"
 SOURCE = Path(__file__).resolve().parent.parent
-FLIGHT_RECORDER_ENTRIES = "2000"
+FEWEST_ENTRIES = 2000  # PyTorch's own default for the flight recorder's ring
+STEPS_IN_RING = 8  # the recorder reads a step that lies five steps back
 RECORDED = re.compile(
     r"CUDA_(VISIBLE_DEVICES|DEVICE_ORDER|DEVICE_MAX_CONNECTIONS|LAUNCH_BLOCKING|MODULE_LOADING)"
     r"|OMP_\w+|(MKL|OPENBLAS)_NUM_THREADS|TORCH_\w+|PYTORCH_\w*ALLOC_CONF|GLOO_SOCKET_IFNAME|FI_\w+|UCX_\w+|LD_PRELOAD"
@@ -42,6 +44,8 @@ class Environment:
         """What env.json says."""
         return {
             "schema": 1,
+            "kind": "environment",
+            "time": time.time(),
             "requested": self.requested,
             "ambient": self.ambient,
             "cleared": self.cleared,
@@ -56,25 +60,27 @@ class Environment:
         }
 
 
-def build(requested: Mapping[str, Any], clear: bool, run_dir: Path, logs: Path, ranks: int, gpus: bool) -> Environment:
-    """The environment of a point's processes: the caller's own, what the point asks for, and what measuring needs."""
+def build(
+    requested: Mapping[str, Any], clear: bool, run_dir: Path, logs: Path, gpus: int, calls_per_step: int
+) -> Environment:
+    """The environment of a point's processes: the caller's own, what the point asks for, and what measuring needs.
+
+    `gpus` is the number of GPUs of a host, 0 where ranks are CPU processes. A rank has the same number of threads at
+    every scale: a GPU's share of the cores, or one.
+    """
     inherited = dict(os.environ)
     ambient = {name: value for name, value in sorted(inherited.items()) if name.startswith("NCCL_")}
     cleared = list(ambient) if clear else []
     for name in cleared:
         del inherited[name]
     wanted = {name: text(value) for name, value in requested.items()}
-    needed = {
-        "PYTHONUNBUFFERED": "1",
-        "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // ranks)),
-    }
-    if not gpus:
-        # Threads that spin at barriers make a step many times longer as soon as anything else wants a core.
-        needed["OMP_WAIT_POLICY"] = "PASSIVE"
-    else:
+    threads = max(1, len(os.sched_getaffinity(0)) // gpus) if gpus else 1
+    needed = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)}
+    if gpus:
+        entries = max(FEWEST_ENTRIES, STEPS_IN_RING * calls_per_step)
         needed |= {
             "TORCH_NCCL_ENABLE_TIMING": "1",
-            "TORCH_FR_BUFFER_SIZE": FLIGHT_RECORDER_ENTRIES,
+            "TORCH_FR_BUFFER_SIZE": str(entries),
             "NCCL_DEBUG": "INFO",
             "NCCL_DEBUG_SUBSYS": "INIT,ENV",
             "NCCL_DEBUG_FILE": str(logs / "nccl.%h.%p.log"),

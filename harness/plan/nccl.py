@@ -24,8 +24,7 @@ def check(env: dict[str, Any]) -> list[str]:
     _check_pairs(texts)
     if forced := [name for name in texts if name in DEBUGGING_NAMES]:
         warnings.append(
-            f"nccl.env: {', '.join(forced)} override NCCL's own choices; NVIDIA means them for studies, "
-            "not for production"
+            f"nccl.env: {', '.join(forced)}: of NVIDIA's debugging class, for studies and not for production"
         )
     return warnings
 

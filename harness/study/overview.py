@@ -1,5 +1,6 @@
 """How a study stands, point by point."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,15 @@ def overview(study_dir: Path) -> dict[str, Any]:
             }
         )
     counts = Counter(point["status"] for point in points)
-    return {"schema": 1, "study": study_dir.name, "path": str(study_dir), "counts": dict(counts), "points": points}
+    return {
+        "schema": 1,
+        "kind": "overview",
+        "time": time.time(),
+        "study": study_dir.name,
+        "path": str(study_dir),
+        "counts": dict(counts),
+        "points": points,
+    }
 
 
 def lines(document: dict[str, Any]) -> Iterator[str]:

@@ -49,7 +49,7 @@ def target(config: Config, machine: Machine) -> tuple[Device | None, int | None]
         return device, device.memory_bytes
     if machine.gpus:
         return find(machine.gpus[0].name), min(gpu.memory_bytes for gpu in machine.gpus)
-    return None, machine.memory_bytes
+    return None, machine.memory_bytes // config.gpus_per_node
 
 
 def check_here(config: Config, machine: Machine) -> None:

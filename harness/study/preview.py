@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.plan.collectives import calls_per_step
 from harness.study.planning import Planned, on_gpus, oversubscribed
 from launch import torchrun
 from launch.devices import Machine
@@ -87,7 +88,7 @@ def commanded(planned: Planned, machine: Machine) -> tuple[Environment, list[str
         config.nccl.ambient == "clear",
         run_dir,
         logs,
-        config.gpus_per_node,
-        on_gpus(config, machine),
+        (len(machine.gpus) or config.gpus_per_node) if on_gpus(config, machine) else 0,
+        calls_per_step(config),
     )
     return environment, torchrun.command(run_dir, 0, config.nodes, config.gpus_per_node, logs)

@@ -20,6 +20,7 @@ def provenance(machine: Machine) -> dict[str, Any]:
     """All of it but the start time, which is each point's own."""
     return {
         "schema": 1,
+        "kind": "provenance",
         "git": git(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "machine": {
@@ -37,7 +38,7 @@ def provenance(machine: Machine) -> dict[str, Any]:
 
 def stamped(document: dict[str, Any]) -> dict[str, Any]:
     """The provenance of a point that starts now."""
-    return {"schema": document["schema"], "time": time.time(), **document}
+    return {**document, "time": time.time()}
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -103,8 +103,11 @@ def test_every_record_follows_the_published_schema(root, report):
     for point in point_dirs(root):
         for record in events(point):
             validator.validate(record)
-        for path in (point / "status.json", point / "attempts" / "0" / "launch.json"):
-            validator.validate(json.loads(path.read_text()))
+        names = ("status.json", "env.json", "provenance.json", "mirror.json", "attempts/0/launch.json")
+        for name in names:
+            validator.validate(json.loads((point / name).read_text()))
+    for verb in ("status", "report"):
+        validator.validate(json.loads(run(verb, "demo", "--json", root=root).stdout))
 
 
 def test_wandb_runs_read_back_equal_to_the_records(root, report):

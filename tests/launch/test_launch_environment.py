@@ -29,10 +29,8 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-def made(
-    requested: dict[str, Any] | None = None, clear: bool = False, gpus: bool = True, ranks: int = 1
-) -> Environment:
-    return build(requested or {}, clear, Path("/s/p/slug"), Path("/s/p/slug/attempts/0/logs"), ranks, gpus)
+def made(requested: dict[str, Any] | None = None, clear: bool = False, gpus: int = 1, calls: int = 10) -> Environment:
+    return build(requested or {}, clear, Path("/s/p/slug"), Path("/s/p/slug/attempts/0/logs"), gpus, calls)
 
 
 def test_ambient_variables_stay_and_a_requested_value_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,17 +60,23 @@ def test_values_become_text(value: object, text: str) -> None:
 def test_measuring_variables_are_for_gpus_and_yield_to_the_person(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made().added["TORCH_NCCL_ENABLE_TIMING"] == "1"
     assert made().added["NCCL_DEBUG_FILE"] == "/s/p/slug/attempts/0/logs/nccl.%h.%p.log"
-    assert not any("NCCL" in name for name in made(gpus=False).added)
+    assert not any("NCCL" in name for name in made(gpus=0).added)
     monkeypatch.setenv("NCCL_DEBUG", "WARN")
     assert made().effective["NCCL_DEBUG"] == "WARN"
     assert "NCCL_DEBUG" not in made().added
     assert made({"NCCL_DEBUG": "TRACE"}).effective["NCCL_DEBUG"] == "TRACE"
 
 
-def test_threads_are_shared_out_over_the_ranks() -> None:
-    cores = len(os.sched_getaffinity(0))
-    assert made(ranks=1).added["OMP_NUM_THREADS"] == str(cores)
-    assert made(ranks=64).added["OMP_NUM_THREADS"] == str(max(1, cores // 64))
+def test_a_rank_has_its_devices_share_of_the_cores_or_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert made(gpus=4).added["OMP_NUM_THREADS"] == "16"
+    assert made(gpus=128).added["OMP_NUM_THREADS"] == "1"
+    assert made(gpus=0).added["OMP_NUM_THREADS"] == "1"
+
+
+def test_the_flight_recorder_holds_the_steps_that_are_read() -> None:
+    assert made(calls=10).added["TORCH_FR_BUFFER_SIZE"] == "2000"
+    assert made(calls=1000).added["TORCH_FR_BUFFER_SIZE"] == "8000"
 
 
 def test_hidden_files_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +125,7 @@ def test_the_script_survives_hostile_words(tmp_path: Path, monkeypatch: pytest.M
     (folder / "config.yaml").write_text("x: 1\n")
     monkeypatch.chdir(tmp_path)
     hostile = "$(touch pwned); `touch pwned` 'touch pwned' \"x"
-    environment = build({"NCCL_X": hostile}, False, folder, folder / "logs", 1, False)
+    environment = build({"NCCL_X": hostile}, False, folder, folder / "logs", 0, 10)
     command = ["sh", "-c", 'printf "%s\\n" "$NCCL_X" "$1" "$HARNESS_POINT" "$2"', "sh", hostile, f"--log={folder}/logs"]
     (tmp_path / "command.sh").write_text(torchrun.script(command, environment, folder))
     ended = subprocess.run(["sh", "command.sh"], capture_output=True, text=True, check=True)

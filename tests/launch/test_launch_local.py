@@ -25,7 +25,7 @@ def tree(folder: Path, depth: int, staying: int) -> Tree:
     """Start a family; members of less than `staying` generations stay, the others leave at once."""
     script = folder / "family.py"
     script.write_text(FAMILY.replace("str(depth - 1)]", "str(depth - 1), sys.argv[2]]"))
-    environment = build({}, False, folder, folder, 1, False)
+    environment = build({}, False, folder, folder, 0, 10)
     return Tree([sys.executable, str(script), str(depth), str(staying)], environment, folder / "log")
 
 
@@ -57,7 +57,7 @@ def test_what_a_command_leaves_behind_is_ended_too(tmp_path: Path) -> None:
 
 
 def test_a_cooperative_command_is_not_killed(tmp_path: Path) -> None:
-    environment = build({}, False, tmp_path, tmp_path, 1, False)
+    environment = build({}, False, tmp_path, tmp_path, 0, 10)
     program = (
         f"{IGNORE}; signal.signal(signal.SIGTERM, lambda *_: sys.exit(3)); print('up', flush=True); time.sleep(600)"
     )

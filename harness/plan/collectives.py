@@ -1,0 +1,13 @@
+"""How many collective operations a step has."""
+
+from harness.config import Config
+from harness.plan.batch import accumulation
+
+
+def calls_per_step(config: Config) -> int:
+    """An upper bound of the collectives that one rank issues in a step.
+
+    fsdp gathers the embedding, every block and the output in forward and again in backward and reduce-scatters each,
+    once a microbatch; ddp has fewer buckets than that. A handful of small ones come on top.
+    """
+    return 3 * (config.model.layers + 2) * accumulation(config) + 8
