@@ -1,15 +1,12 @@
 """On a GPU: steps that never hold the host up, and device times that agree with the clock on the wall."""
 
-import itertools
-import time
-
 import pytest
 import tiny_training as tiny
 import torch
 from ranks import run_ranks
+from recorded_training import STEPS, recorded, records
 
 from harness.models.attention import preferred_attention
-from harness.recorder.clock import CudaClock
 from harness.recorder.exchange import Exchange
 
 pytestmark = [
@@ -42,25 +39,37 @@ def test_no_host_synchronisation_inside_a_step(kind, source):
         assert all(0 < loss < 7 for loss in losses)
 
 
-def event_and_wall_seconds() -> tuple[float, float]:
-    clock, x = CudaClock(), torch.randn(4096, 4096, device="cuda")
-    for _ in range(3):
-        x @ x
-    torch.cuda.synchronize()
-    begin = time.perf_counter()
-    marks = [clock.mark()]
-    for _ in range(20):
-        for _ in range(10):
-            x @ x
-        marks.append(clock.mark())
-    torch.cuda.synchronize()
-    wall = time.perf_counter() - begin
-    return sum(clock.seconds(a, b) for a, b in itertools.pairwise(marks)), wall
+@pytest.fixture(scope="module", params=["ddp", "fsdp"])
+def run(request, tmp_path_factory):
+    """Training on two GPUs where there are two; slow enough for the watchdog to time every collective."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_NCCL_ENABLE_TIMING", "1")
+        ranks = min(2, torch.cuda.device_count())
+        (wall, gradient_bytes), *_ = run_ranks(ranks, recorded, request.param, str(folder), 0.05, backend="nccl")
+    return request.param, folder, wall, gradient_bytes
 
 
-def test_event_times_tile_a_synchronised_window():
-    ((device, wall),) = run_ranks(1, event_and_wall_seconds, backend="nccl")
-    assert device == pytest.approx(wall, rel=0.01)
+def test_device_times_tile_a_synchronised_window(run):
+    """Steps by CUDA events and the pauses between them, against the host's clock around the loop."""
+    _, folder, wall, _ = run
+    steps = records(folder, "step")
+    assert [record["step"] for record in steps] == list(range(1, STEPS + 1))
+    told = sum(record["duration_s"] for record in steps + records(folder, "phase"))
+    assert told == pytest.approx(wall, rel=0.01)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU exchanges nothing")
+def test_the_flight_recorder_tells_the_bytes_of_the_gradients(run):
+    kind, folder, _, gradient_bytes = run
+    samples = records(folder, "collectives")
+    assert samples
+    for record in samples:
+        assert (record["source"], record["partial"]) == ("flight_recorder", False)
+        large = [o for o in record["operations"] if o["bytes"] * o["count"] > 1000]
+        op = "all_reduce" if kind == "ddp" else "reduce_scatter"
+        assert sum(o["bytes"] * o["count"] for o in large if o["op"] == op) == gradient_bytes
+        assert all(o["duration_s"] > 0 for o in large)
 
 
 def exchanged() -> tuple[list, list]:

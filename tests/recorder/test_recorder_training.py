@@ -1,67 +1,16 @@
 """The recorder attached to real training on gloo ranks: valid records, exact bytes, time that tiles."""
 
 import json
-import time
 from pathlib import Path
 
 import jsonschema
 import pytest
 import tiny_training as tiny
-import torch
 from ranks import run_ranks
+from recorded_training import EVERY, STEPS, WARMUP, recorded, records
 
 import harness
-from harness.recorder.clock import HostClock
-from harness.recorder.events import EventWriter
-from harness.recorder.exchange import Exchange
-from harness.recorder.gloo import GlooSampler
-from harness.recorder.recorder import Diverged, Recorder, role
-from harness.training.loop import train
-
-STEPS, WARMUP, EVERY = 23, 3, 10
-
-
-class SlowToStart:
-    """A source that keeps the ranks waiting for each batch."""
-
-    def __init__(self, batches, seconds):
-        self.batches, self.seconds = batches, seconds
-
-    def batch(self, step):
-        time.sleep(self.seconds)
-        return self.batches.batch(step)
-
-
-def recorded(kind: str, folder: str, data_s: float = 0.0, lr: float = 1e-3) -> tuple[float, int]:
-    """Train with the recorder; wall seconds of the loop, and the bytes of this rank's gradients."""
-    device, rank, world = torch.device("cpu"), torch.distributed.get_rank(), torch.distributed.get_world_size()
-    trained = tiny.build(kind, device)
-    batches = tiny.data(*trained.coordinates, 1, device)
-    writer = EventWriter(Path(folder) / "events.jsonl", 0) if rank == 0 else None
-    recorder = Recorder(
-        clock=HostClock(),
-        sampler=GlooSampler("dp", world),
-        exchange=Exchange(device),
-        writer=writer,
-        device=device,
-        warmup=WARMUP,
-        steps=STEPS,
-        sample_every=EVERY,
-        tokens_per_step=tiny.SEQUENCES * tiny.SEQ,
-    )
-    begin = time.perf_counter()
-    try:
-        train(trained, SlowToStart(batches, data_s), lambda step: lr, STEPS, recorder)
-    finally:
-        wall = time.perf_counter() - begin
-        if writer is not None:
-            writer.close()
-    return wall, sum(p.numel() * 4 for p in trained.model.parameters())
-
-
-def records(folder: Path, kind: str | None = None) -> list[dict]:
-    everything = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    return [record for record in everything if kind in (None, record["kind"])]
+from harness.recorder.recorder import Diverged, role
 
 
 @pytest.fixture(scope="module", params=["ddp", "fsdp"])

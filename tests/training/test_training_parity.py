@@ -4,12 +4,14 @@ import functools
 
 import pytest
 import tiny_training as tiny
+import torch
 from ranks import run_ranks
 
 from harness.parallel.ddp import DDP
 from harness.parallel.fsdp import FSDP
 
 LOSS, NORM = 2e-6, 1e-5
+KINDS = ("ddp", "fsdp")
 
 
 def agree(told, reference) -> bool:
@@ -29,13 +31,13 @@ def test_bare_module_learns(reference):
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_strategy_equals_the_bare_module(kind, world, reference):
     for told in run_ranks(world, tiny.through_strategy, kind):
         assert agree(told, reference), (told, reference)
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_accumulated_microbatches_equal_one_batch(kind, reference):
     assert agree(run_ranks(2, tiny.through_strategy, kind, 2)[0], reference)
 
@@ -57,7 +59,7 @@ def test_memory_options_leave_the_numbers_alone(kind, how, reference):
     assert agree(run_ranks(2, functools.partial(with_options, kind, **how))[0], reference)
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_tied_embeddings_stay_tied(kind):
     wanted = run_ranks(1, tiny.bare, True)[0]
     assert agree(run_ranks(2, functools.partial(with_options, kind, tied=True))[0], wanted)
@@ -84,6 +86,23 @@ def test_missing_synchronisation_is_noticed(kind, reference):
     assert not agree(run_ranks(2, tiny.through_strategy, kind)[0], reference)
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_doubled_gradients_are_noticed(kind, reference):
     assert not agree(run_ranks(2, tiny.through_strategy, kind, 1, double)[0], reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_blocks_train_as_eager_ones(kind, reference):
+    told = run_ranks(2, functools.partial(with_options, kind, compile=True, activation_checkpointing=True))[0]
+    assert agree(told, reference)
+
+
+def test_bf16_computes_in_the_same_types_with_either_strategy(reference):
+    """Both cast weights, keep sums and states in fp32, and so differ by rounding alone."""
+    ddp, fsdp = (run_ranks(2, functools.partial(with_options, kind, compute=torch.bfloat16))[0] for kind in KINDS)
+    assert not agree(ddp, reference)
+    for (loss, norm), (other_loss, other_norm), (exact, _) in zip(ddp, fsdp, reference, strict=True):
+        assert loss == pytest.approx(other_loss, abs=1e-4)
+        assert norm == pytest.approx(other_norm, rel=1e-3)
+        assert loss == pytest.approx(exact, abs=1e-2)

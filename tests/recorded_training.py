@@ -1,0 +1,65 @@
+"""Training with the recorder attached, as the worker attaches it."""
+
+import json
+import time
+from pathlib import Path
+
+import tiny_training as tiny
+import torch
+
+from harness.recorder.clock import CudaClock, HostClock
+from harness.recorder.events import EventWriter
+from harness.recorder.exchange import Exchange
+from harness.recorder.gloo import GlooSampler
+from harness.recorder.nccl import FlightRecorderSampler
+from harness.recorder.recorder import Recorder
+from harness.training.loop import train
+
+STEPS, WARMUP, EVERY = 23, 3, 10
+
+
+class SlowToStart:
+    """A source that keeps the ranks waiting for each batch."""
+
+    def __init__(self, batches, seconds):
+        self.batches, self.seconds = batches, seconds
+
+    def batch(self, step):
+        time.sleep(self.seconds)
+        return self.batches.batch(step)
+
+
+def recorded(kind: str, folder: str, data_s: float = 0.0, lr: float = 1e-3) -> tuple[float, int]:
+    """Train with the recorder; wall seconds of the loop between two synchronisations, and bytes of all gradients."""
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    cuda = torch.distributed.get_backend() == "nccl"
+    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    trained = tiny.build(kind, device)
+    batches = tiny.data(*trained.coordinates, 1, device)
+    writer = EventWriter(Path(folder) / "events.jsonl", 0) if rank == 0 else None
+    recorder = Recorder(
+        clock=CudaClock() if cuda else HostClock(),
+        sampler=FlightRecorderSampler("dp", world) if cuda else GlooSampler("dp", world),
+        exchange=Exchange(device),
+        writer=writer,
+        device=device,
+        warmup=WARMUP,
+        steps=STEPS,
+        sample_every=EVERY,
+        tokens_per_step=tiny.SEQUENCES * tiny.SEQ,
+    )
+    if cuda:
+        torch.cuda.synchronize()
+    begin = time.perf_counter()
+    try:
+        train(trained, SlowToStart(batches, data_s), lambda step: lr, STEPS, recorder)
+    finally:
+        wall = time.perf_counter() - begin
+        if writer is not None:
+            writer.close()
+    return wall, sum(p.numel() * 4 for p in trained.model.parameters())
+
+
+def records(folder: Path, kind: str | None = None) -> list[dict]:
+    everything = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    return [record for record in everything if kind in (None, record["kind"])]
