@@ -93,7 +93,7 @@ class Record:
     name: str = option(FROM_GROUP, "the recorder's name, as in reports")
     wandb: str = option("offline", "W&B mirror of each point", choices=("offline", "online", "disabled", "auto"))
     sample_every: int = option(
-        20, "steps from one sampled step to the next; sampled steps are outside the window", least=2
+        20, "steps from one sampled step to the next; sampled steps are outside the window", least=6
     )
 
 

@@ -49,10 +49,11 @@ class Place:
     local_rank: int
     local_world_size: int
     nodes: int
+    device_type: str
 
     @property
     def device(self) -> torch.device:
-        return torch.device("cuda", self.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+        return torch.device("cuda", self.local_rank) if self.device_type == "cuda" else torch.device("cpu")
 
 
 @record
@@ -60,16 +61,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="harness.worker", description="One rank of a point.")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--attempt", type=int, default=0)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("this point was planned on GPUs, and torch finds no usable CUDA device here")
     place = Place(
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
         local_rank=int(os.environ["LOCAL_RANK"]),
         local_world_size=int(os.environ["LOCAL_WORLD_SIZE"]),
         nodes=int(os.environ["GROUP_WORLD_SIZE"]),
+        device_type=arguments.device,
     )
     # all that trains lives in here and is gone before the group is: gloo can abort otherwise
     run(arguments.run_dir, arguments.attempt, place, dict(os.environ))
+    gc.unfreeze()
+    gc.collect()
     dist.barrier()
     dist.destroy_process_group()
 
@@ -106,12 +113,12 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
         with recorder.phase("model_build"):
             trained = build(config, mesh, device)
             data = open_data(config, trained, device)
-        if writer is not None:
-            writer.write("start", **describe(config, trained, data, place, hosts, folder / "logs", environment))
+            if writer is not None:
+                writer.write("start", **describe(config, trained, data, place, hosts, folder / "logs", environment))
+            # what stands now stays to the end: the collector need not look at it again
+            gc.collect()
+            gc.freeze()
         rate = cosine(config.steps, config.optimizer.lr, config.optimizer.lr_warmup, config.optimizer.lr_final)
-        # what stands now stays to the end: the collector need not look at it again
-        gc.collect()
-        gc.freeze()
         with preferred_attention():
             train(trained, data, rate, config.steps, recorder)
     finally:

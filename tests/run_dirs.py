@@ -116,6 +116,21 @@ def make_start(config: Config, time: float, attempt: int = 0, **changes: Any) ->
     return record("start", time, attempt, **(values | changes))
 
 
+def make_ranks(step_first: int, slowest: Sequence[float], window_s: float) -> dict[str, Any]:
+    """What all ranks say of steps: rank 1 was slowest in each, rank 0 took 0.1 s."""
+    return record(
+        "ranks",
+        EPOCH,
+        step_first=step_first,
+        step_last=step_first + len(slowest) - 1,
+        duration_max_s=list(slowest),
+        duration_min_s=[0.1] * len(slowest),
+        slowest_rank=[1] * len(slowest),
+        window_s=window_s,
+        peak_memory_bytes=None,
+    )
+
+
 def tokens_per_step(config: Config) -> int:
     ranks = config.nodes * config.gpus_per_node
     return (config.global_batch or config.local_batch * ranks) * config.seq_len

@@ -105,7 +105,8 @@ def _attempt(
     finished = next((record["time"] for record in records if record["kind"] == "end"), None)
     if finished is not None:
         buckets["shutdown"] += max(0.0, end - finished)
-    elif launch["end"] is not None and any(record["kind"] == "step" for record in stamped):
+    elif launch["end"] is not None and stamped:
         # Processes that ended in the middle of training lost the step they were in, a hang included.
         last = max(record["start"] + record["duration_s"] for record in stamped)
-        buckets["step_lost"] += max(0.0, end - last)
+        trained = any(record["kind"] == "step" for record in stamped)
+        buckets["step_lost" if trained else "compile_and_first_step"] += max(0.0, end - last)

@@ -83,7 +83,7 @@ def _window(point: Point, gpus: int, device_name: str | None) -> Row:
         "mfu_causal": utilisation(causal, rate.value / gpus, config, device_name),
         "flops_convention": FLOPS_CONVENTION,
         "window_steps": window.steps,
-        "step_s_mean": sum(seconds) / window.steps,
+        "step_s_mean": window.window_s / window.steps,
         "step_s_min": seconds[0],
         "step_s_p25": window.p25,
         "step_s_p50": window.p50,

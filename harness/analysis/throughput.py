@@ -1,10 +1,12 @@
-"""How fast the measured window went, from the slowest rank of each step."""
+"""How fast the measured window went on its slowest rank."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.analysis.intervals import Interval, within_run
+from harness.analysis.read import Record
 from harness.analysis.steps import Attempts, kept
 from harness.config import Config
 from harness.plan import hardware
@@ -12,9 +14,14 @@ from harness.plan import hardware
 
 @dataclass(frozen=True)
 class Throughput:
-    """Rates of the window of `steps` measured steps; `seconds` are its steps' durations in order."""
+    """Rates of the window of `steps` measured steps.
+
+    `window_s` is its length on the slowest rank; `seconds` are its steps' durations in order, each on the rank that was
+    slowest in it.
+    """
 
     steps: int
+    window_s: float
     tokens_per_s: Interval
     seconds: list[float]
     data_share: float
@@ -28,8 +35,9 @@ class Throughput:
 def throughput(events: Attempts) -> Throughput | None:
     """The measured window, or None where no step was measured.
 
-    A step lasts as long as on its slowest rank, or as on rank 0 where `ranks` does not cover it. MAD is the median
-    absolute deviation from the median, unscaled.
+    Tokens/s divide by the window of the slowest rank. The sum of each step's slowest would be longer: where a step
+    ends shifts between ranks, which cancels within a rank and adds up over the maxima of many. Where `ranks` does not
+    cover a step, it lasts as on rank 0. MAD is the median absolute deviation from the median, unscaled.
     """
     steps = [record for record in kept(events) if record["role"] == "measured"]
     own: list[float] = [record["duration_s"] for record in steps]
@@ -40,10 +48,13 @@ def throughput(events: Attempts) -> Throughput | None:
         slowest.get((record["attempt"], record["step"]), mine) for record, mine in zip(steps, own, strict=True)
     ]
     durations = np.asarray(seconds)
+    stretches = {attempt: _stretch(records) for attempt, records in events.items()}
+    window = [mine * stretches[record["attempt"]] for record, mine in zip(steps, own, strict=True)]
     p25, p50, p75, p95 = (float(value) for value in np.quantile(durations, (0.25, 0.5, 0.75, 0.95)))
     return Throughput(
         steps=len(steps),
-        tokens_per_s=within_run([record["tokens"] for record in steps], seconds),
+        window_s=sum(window),
+        tokens_per_s=within_run([record["tokens"] for record in steps], window),
         seconds=seconds,
         data_share=sum(record["data_s"] for record in steps) / sum(own),
         p25=p25,
@@ -76,3 +87,14 @@ def _slowest(events: Attempts) -> dict[tuple[int, int], float]:
                 pairs = zip(numbers, record["duration_max_s"], strict=False)
                 seconds |= {(attempt, step): duration for step, duration in pairs}
     return seconds
+
+
+def _stretch(records: Sequence[Record]) -> float:
+    """The measured window of an attempt's slowest rank over rank 0's, as far as `ranks` tells."""
+    last = next((record for record in reversed(records) if record["kind"] == "ranks"), None)
+    own = sum(
+        record["duration_s"]
+        for record in records
+        if last and record["kind"] == "step" and record["role"] == "measured" and record["step"] <= last["step_last"]
+    )
+    return last["window_s"] / own if last and own else 1.0

@@ -57,7 +57,7 @@ class Attention(nn.Module):
 
     def __init__(self, *, dim: int, heads: int, kv_heads: int, head_dim: int) -> None:
         super().__init__()
-        self.head_dim = head_dim
+        self.head_dim, self.queries_per_key = head_dim, heads // kv_heads
         self.wq = Linear(dim, heads * head_dim)
         self.wk = Linear(dim, kv_heads * head_dim)
         self.wv = Linear(dim, kv_heads * head_dim)
@@ -67,7 +67,11 @@ class Attention(nn.Module):
         batch, seq, _ = x.shape
         query, key, value = (project(x).view(batch, seq, -1, self.head_dim) for project in (self.wq, self.wk, self.wv))
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        in_kernel = x.dtype != torch.float32
+        if not in_kernel:
+            # no fused kernel shares fp32 keys and values, and the one that does not fuse stores all scores
+            key, value = (shared.repeat_interleave(self.queries_per_key, dim=2) for shared in (key, value))
         mixed = F.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), is_causal=True, enable_gqa=True
+            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), is_causal=True, enable_gqa=in_kernel
         )
         return self.wo(mixed.transpose(1, 2).reshape(batch, seq, -1))

@@ -4,8 +4,20 @@ With fp32 parameters and bf16 activations every strategy then computes in the sa
 the layer its fp32 parameter (ddp) or a gathered bf16 copy (fsdp).
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+class Embedding(nn.Embedding):
+    """A table of vectors: ids [...] to [..., features] in `compute` type."""
+
+    def __init__(self, ids: int, features: int, compute: torch.dtype) -> None:
+        super().__init__(ids, features)
+        self.compute = compute
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.weight.to(self.compute))
 
 
 class Linear(nn.Linear):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.models.attention import Attention, RotaryTable
-from harness.models.layers import Linear, RMSNorm
+from harness.models.layers import Embedding, Linear, RMSNorm
 
 
 class FeedForward(nn.Module):
@@ -58,9 +58,8 @@ class Transformer(nn.Module):
         compute: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.compute = compute
         self.rotary = RotaryTable(head_dim, rope_theta)
-        self.embedding = nn.Embedding(vocab_size, dim)
+        self.embedding = Embedding(vocab_size, dim, compute)
         self.blocks = nn.ModuleList(
             Block(dim=dim, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn_dim=ffn_dim, norm_eps=norm_eps)
             for _ in range(layers)
@@ -82,7 +81,7 @@ class Transformer(nn.Module):
         return self
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.embedding(tokens).to(self.compute)
+        x = self.embedding(tokens)
         cos, sin = self.rotary(x, tokens.shape[1])
         for block in self.blocks:
             x = block(x, cos, sin)

@@ -1,5 +1,6 @@
 """What the training loop sees of a strategy, and what the data-parallel kinds share."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ class Options:
     grad_clip: float
 
 
-class Strategy:
+class Strategy(ABC):
     """One model on one rank: its parts, its optimizer, accumulation and clipping.
 
     Subclasses spread `model` over `mesh` in `spread` and say in `synchronise` when gradients meet. The model
@@ -55,15 +56,15 @@ class Strategy:
             for block in model.blocks:
                 block.compile(fullgraph=True)
         self.model = self.spread(model, initialise)
-        self.optimizer = adamw(self.model, options, fused=device.type == "cuda")
+        self.optimizer = adamw(self.model, options)
 
+    @abstractmethod
     def spread(self, model: Transformer, initialise: Callable[[nn.Module], None]) -> nn.Module:
         """The model with its parameters in place, ready for forward."""
-        raise AssertionError("every strategy spreads the model in its own way")
 
+    @abstractmethod
     def synchronise(self, last: bool) -> None:
         """Say before a microbatch whether its gradients are the last of the step, to be reduced."""
-        raise AssertionError("every strategy reduces gradients in its own way")
 
     @property
     def coordinates(self) -> tuple[int, int]:
@@ -94,9 +95,9 @@ class Strategy:
         return torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.grad_clip)
 
 
-def adamw(model: nn.Module, options: Options, fused: bool) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) with weight decay on matrices only."""
+def adamw(model: nn.Module, options: Options) -> torch.optim.AdamW:
+    """Fused AdamW (Loshchilov and Hutter 2019) with weight decay on matrices only."""
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() == 1]
     groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, betas=options.betas, fused=fused)
+    return torch.optim.AdamW(groups, betas=options.betas, fused=True)

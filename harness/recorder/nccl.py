@@ -24,8 +24,10 @@ NAMES = {
     "nccl:_broadcast_oop": "broadcast",
 }
 STEPS_BACK = 5
-"""How far behind the host the step lies that is read: durations come from the watchdog's thread, up to 100 ms
-after a collective has ended on the device."""
+"""How far behind the host the step lies that is read."""
+
+PATIENCE_S = 0.3
+"""How long to wait for durations: they come from the watchdog's thread, up to 100 ms after a collective has ended."""
 
 WIDTHS = {"Float": 4, "Double": 8, "BFloat16": 2, "Half": 2, "Int": 4, "Long": 8, "Byte": 1, "Char": 1, "Bool": 1}
 """Bytes of one element by the name the flight recorder gives its type."""
@@ -54,12 +56,17 @@ class FlightRecorderSampler:
             return None
         told, begin, end = self.issued[0]
         assert told == step - STEPS_BACK
-        entries = dump()
-        own = [entry for entry in entries if begin <= entry["time_created_ns"] < end]
-        operations = [operation for entry in own if (operation := self._read(entry))]
-        timed = all(operation.duration is not None for operation in operations)
+        patience = time.monotonic() + PATIENCE_S
+        while True:
+            entries = dump()
+            own = [entry for entry in entries if begin <= entry["time_created_ns"] < end]
+            timed = all(entry.get("duration_ms") is not None for entry in own if entry["profiling_name"] in NAMES)
+            if timed or time.monotonic() > patience:
+                break
+            time.sleep(PATIENCE_S / 10)
         # a ring that has wrapped round has lost the oldest entries of the step
         whole = bool(entries) and entries[0]["time_created_ns"] < begin and gapless(own)
+        operations = [operation for entry in own if (operation := self._read(entry))]
         return StepOperations(told, operations, partial=not (timed and whole))
 
     def after_sampled_step(self, step: int) -> StepOperations | None:

@@ -1,6 +1,7 @@
 """Collective operations of one step: what one rank saw, and what all ranks say together."""
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -65,15 +66,18 @@ def step_seconds(operations: Sequence[Operation], op: str) -> float:
 
 
 def alone(operations: Sequence[Operation]) -> list[Operation]:
-    """The timed operations whose span no other span overlaps; all, where starts are unknown."""
+    """The timed operations whose span no other span overlaps; all timed ones, where starts are unknown."""
     timed = [o for o in operations if o.duration is not None]
-
-    def overlaps(a: Operation, b: Operation) -> bool:
-        if a.start is None or b.start is None or a.duration is None or b.duration is None:
-            return False
-        return a.start < b.start + b.duration and b.start < a.start + a.duration
-
-    return [a for a in timed if not any(a is not b and overlaps(a, b) for b in timed)]
+    if any(o.start is None for o in timed):
+        return timed
+    spans = sorted(((o.start or 0.0, (o.start or 0.0) + (o.duration or 0.0), o) for o in timed), key=lambda s: s[:2])
+    undisturbed, reached = [], float("-inf")
+    for index, (start, end, operation) in enumerate(spans):
+        follows = spans[index + 1][0] if index + 1 < len(spans) else float("inf")
+        if start >= reached and follows >= end:
+            undisturbed.append(operation)
+        reached = max(reached, end)
+    return undisturbed
 
 
 class StepOperations:
@@ -83,28 +87,33 @@ class StepOperations:
     """
 
     def __init__(self, step: int, operations: Sequence[Operation], partial: bool) -> None:
-        self.step, self.partial = step, partial
+        self.step = step
         self.operations = [o for o in operations if o.group_size > 1]
-        self.classes: list[Class] = sorted({o.key for o in self.operations})[:CLASSES]
+        self.counts = Counter(o.key for o in self.operations)
+        self.classes: list[Class] = sorted(self.counts)[:CLASSES]
+        self.partial = partial or len(self.counts) > CLASSES
 
     def row(self) -> Tensor:
-        """Seconds by operation, median duration by class, a hash of step and classes: NaN where there is none."""
-        undisturbed = alone(self.operations)
+        """Seconds by operation and median duration by class, NaN where there is none; partial or not; a hash of step
+        and classes."""
+        durations: dict[Class, list[float]] = {key: [] for key in self.counts}
+        for operation in alone(self.operations):
+            durations[operation.key].append(operation.duration or 0.0)
         values = [step_seconds(self.operations, op) for op in OPERATIONS]
-        for key in self.classes:
-            durations = [o.duration for o in undisturbed if o.key == key and o.duration is not None]
-            values.append(median(durations) if durations else float("nan"))
+        values += [median(durations[key]) if durations[key] else float("nan") for key in self.classes]
         values += [float("nan")] * (CLASSES - len(self.classes))
-        values.append(float(zlib.crc32(repr((self.step, self.classes)).encode())))
+        values += [float(self.partial), float(zlib.crc32(repr((self.step, self.classes)).encode()))]
         return torch.tensor(values, dtype=torch.float64)
 
     def record(self, rows: Tensor, source: str) -> dict[str, Any]:
         """The `collectives` record from the rows of all ranks [ranks, n]: medians over ranks.
 
-        Where ranks saw different operations the record is partial and its numbers are this rank's own.
+        It is partial where that of any rank is, or where ranks saw different operations; then its numbers are this
+        rank's own.
         """
         agree = bool((rows[:, -1] == rows[0, -1]).all())
-        middle = (rows if agree else rows[:1]).nanmedian(dim=0).values.tolist()
+        # torch's nanmedian is the lower one of two
+        middle = (rows if agree else rows[:1]).nanquantile(0.5, dim=0).tolist()
         known = [None if value != value else value for value in middle]
         listed = []
         for index, (op, group, size, count_bytes) in enumerate(self.classes):
@@ -115,7 +124,7 @@ class StepOperations:
                     "group": group,
                     "group_size": size,
                     "bytes": count_bytes,
-                    "count": sum(o.key == (op, group, size, count_bytes) for o in self.operations),
+                    "count": self.counts[op, group, size, count_bytes],
                     "small": count_bytes < SMALL_BYTES,
                     "duration_s": duration,
                     "busbw": None if duration is None else busbw(op, count_bytes, duration, size),
@@ -124,7 +133,7 @@ class StepOperations:
         return {
             "step": self.step,
             "source": source,
-            "partial": self.partial or not agree,
+            "partial": bool(rows[:, -2].any()) or not agree,
             "seconds": dict(zip(OPERATIONS, known, strict=False)),
             "operations": listed,
         }

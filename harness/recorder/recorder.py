@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from harness.plan.window import role
 from harness.recorder.clock import Clock
 from harness.recorder.events import EventWriter
 from harness.recorder.exchange import Exchange, Pending
@@ -18,9 +19,6 @@ from harness.recorder.operations import StepOperations
 
 FLUSH_STEPS = 5
 """Steps between two times that numbers are brought together over the ranks."""
-
-SAMPLE_OFFSET = 6
-"""The first sampled step after the warm-up: late enough for the flight recorder to tell of a measured step."""
 
 RANK_BITS = 20
 """Bits below a duration in nanoseconds that hold its rank, so that one maximum gives both."""
@@ -67,15 +65,6 @@ class Flush:
     floats: Pending
 
 
-def role(step: int, warmup: int, sample_every: int) -> str:
-    """first, warmup, sampled or measured: only measured steps make up the window."""
-    if step == 1:
-        return "first"
-    if step <= warmup:
-        return "warmup"
-    return "sampled" if (step - warmup) % sample_every == SAMPLE_OFFSET % sample_every else "measured"
-
-
 class Recorder:
     """An observer of the training loop on every rank; rank 0 writes.
 
@@ -102,6 +91,7 @@ class Recorder:
         self.tokens_per_step = tokens_per_step
         self.begin: Any = None
         self.began = 0
+        self.window_ns = 0
         self.marked: list[StepMarks] = []
         self.flushed: list[Flush] = []
         self.samples: list[tuple[StepOperations, Pending]] = []
@@ -112,10 +102,12 @@ class Recorder:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Record a phase of the ledger around what runs inside."""
+        """Record a phase of the ledger around what runs inside, also where that fails."""
         start, begin = time.time(), time.perf_counter()
-        yield
-        self.write("phase", name=name, start=start, duration_s=time.perf_counter() - begin)
+        try:
+            yield
+        finally:
+            self.write("phase", name=name, start=start, duration_s=time.perf_counter() - begin)
 
     def before_first_step(self) -> None:
         if self.device.type == "cuda":
@@ -154,7 +146,10 @@ class Recorder:
         self.write("end", steps=self.steps, tokens=self.steps * self.tokens_per_step)
 
     def _sampled(self, step: int) -> bool:
-        return role(step, self.warmup, self.sample_every) == "sampled"
+        return self._role(step) == "sampled"
+
+    def _role(self, step: int) -> str:
+        return role(step, self.warmup, self.sample_every)
 
     def _begin(self) -> None:
         """The next step begins now: on the device, and on the host in nanoseconds since the epoch."""
@@ -187,7 +182,9 @@ class Recorder:
             self.last = marks.end
         nanoseconds = [round(duration * 1e9) for duration in durations]
         peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
-        integers = [(n << RANK_BITS) | self.rank for n in nanoseconds] + [-n for n in nanoseconds] + [peak]
+        self.window_ns += sum(n for n, m in zip(nanoseconds, steps, strict=True) if self._role(m.step) == "measured")
+        slowest, fastest = [(n << RANK_BITS) | self.rank for n in nanoseconds], [-n for n in nanoseconds]
+        integers = [*slowest, *fastest, self.window_ns, peak]
         floats = torch.stack([m.loss.double() for m in steps] + [m.grad_norm.double() for m in steps])
         self.flushed.append(
             Flush(
@@ -212,7 +209,7 @@ class Recorder:
             self.write(
                 "step",
                 step=marks.step,
-                role=role(marks.step, self.warmup, self.sample_every),
+                role=self._role(marks.step),
                 start=flush.starts[index],
                 duration_s=flush.durations[index],
                 data_s=flush.waits[index],
@@ -231,6 +228,7 @@ class Recorder:
             duration_max_s=[(value >> RANK_BITS) / 1e9 for value in integers[:count]],
             duration_min_s=[-value / 1e9 for value in integers[count : 2 * count]],
             slowest_rank=[value & ((1 << RANK_BITS) - 1) for value in integers[:count]],
+            window_s=integers[2 * count] / 1e9,
             peak_memory_bytes=peak,
         )
 

@@ -192,7 +192,7 @@ def collectives(rows: Sequence[Row]) -> Figure:
     windows = sorted({row["sampled_steps"] for row in rows if row["sampled_steps"]})
     caption = (
         "Summed durations of a step's operations of 64 KiB and more, median over ranks, then over "
-        f"{_range(windows)} sampled steps a run, which lie outside the measured window. Overlap with compute is not "
+        f"{_range(windows)} sampled steps a run. Overlap with compute is not "
         "taken off. Runs without collectives are left out. One bar a run, no baseline."
     )
     return Figure("collectives", "Collectives in a step", caption, data, layout)

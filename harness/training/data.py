@@ -1,12 +1,12 @@
 """Token ids for every step: text as bytes, a file of ids, or ids drawn on the device.
 
-Which sequences a step trains on depends on the seed and the step alone; ranks share them out. The same
-global batch is therefore the same data at every scale and with every strategy.
+Which sequences of text or of a file a step trains on depends on the seed and the step alone; ranks share them
+out. The same global batch is therefore the same data at every scale and with every strategy.
 """
 
 import hashlib
 import sysconfig
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ HASHED_BYTES = 1 << 30
 """Files above this size are not hashed: reading them would delay the first step by minutes."""
 
 
-class Source:
+class Source(ABC):
     """Microbatches for one data rank: `accumulation` pairs (tokens, targets), each [local batch, seq]."""
 
     def __init__(
@@ -93,7 +93,7 @@ class Corpus(Source):
 
 
 def library_text() -> "np.ndarray[Any, Any]":
-    """The source text of the interpreter's standard library as bytes: real text that is always there."""
+    """The source text of the standard library's top-level modules as bytes: real text that is always there."""
     folder = Path(sysconfig.get_path("stdlib"))
     text = b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))
     return np.frombuffer(text, dtype=np.uint8)

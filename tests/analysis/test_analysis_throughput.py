@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_dirs import EPOCH, MIB, make_attempt, make_collectives, make_config, record, tokens_per_step
+from run_dirs import EPOCH, MIB, make_attempt, make_collectives, make_config, make_ranks, tokens_per_step
 
 from harness.analysis.collectives import collectives
 from harness.analysis.intervals import over_repeats, student, within_run
@@ -29,16 +29,29 @@ def test_the_window_holds_measured_steps_only():
 
 def test_a_step_lasts_as_long_as_on_its_slowest_rank():
     _, events = make_attempt(CONFIG, [0.1] * 6)
-    slow = {"duration_max_s": [0.4, 0.2], "duration_min_s": [0.1, 0.1], "slowest_rank": [1, 1]}
-    events.append(record("ranks", EPOCH, step_first=4, step_last=5, **slow, peak_memory_bytes=None))
+    events.append(make_ranks(4, [0.4, 0.2], window_s=0.6))
     assert throughput({0: events}).seconds == pytest.approx([0.4, 0.2, 0.1, 0.1])
+
+
+def test_the_window_is_that_of_the_slowest_rank_not_of_each_steps_slowest():
+    """Two ranks take turns: 0.1 and 0.3 s, each 0.8 s in all. The maxima would say 1.2 s."""
+    _, events = make_attempt(CONFIG, [0.1, 0.1, 0.1, 0.3, 0.1, 0.3])
+    events.append(make_ranks(4, [0.3] * 4, window_s=0.8))
+    window = throughput({0: events})
+    assert window.window_s == pytest.approx(0.8)
+    assert window.tokens_per_s.value == pytest.approx(4 * TOKENS / 0.8)
+
+
+def test_a_rank_that_is_slower_throughout_sets_the_window():
+    _, events = make_attempt(CONFIG, [0.1] * 6)
+    events.append(make_ranks(4, [0.15] * 4, window_s=0.6))
+    assert throughput({0: events}).tokens_per_s.value == pytest.approx(4 * TOKENS / 0.6)
 
 
 def test_steps_of_an_earlier_attempt_take_its_own_ranks():
     """Steps 4 to 7 at 0.1 s; steps 6 on run again at 0.2 s. The first attempt's slowest rank is of its steps alone."""
     _, lost = make_attempt(CONFIG, [0.1] * 6, ended=False)
-    slow = {"duration_max_s": [0.3] * 4, "duration_min_s": [0.1] * 4, "slowest_rank": [1] * 4}
-    lost.append(record("ranks", EPOCH, step_first=4, step_last=7, **slow, peak_memory_bytes=None))
+    lost.append(make_ranks(4, [0.3] * 4, window_s=1.2))
     _, again = make_attempt(CONFIG, [0.2] * 2, number=1, first_step=6)
     assert throughput({0: lost, 1: again}).seconds == pytest.approx([0.3, 0.3, 0.2, 0.2])
 

@@ -100,7 +100,7 @@ def test_what_nccl_would_ignore_or_misread_is_refused_in_one_sentence(env: dict[
         ({"NCCL_MIN_NCHANNELS": 8}, "NCCL_MIN_CTAS replaced it"),
         ({"NCCL_TREE_THRESHOLD": 0}, "no effect since NCCL 2.5"),
         ({"NCCL_NVLS_ENABLE": 1}, "2.29 fails"),
-        ({"NCCL_BUFFSIZE": 1 << 22}, "for studies, not for production"),
+        ({"NCCL_BUFFSIZE": 1 << 22}, "for studies and not for production"),
         ({"NCCL_DEBUG_SUBSYS": "INIT,TUNING"}, "slows what is measured"),
         ({"NCCL_DEBUG": "WARN"}, "lacks the transport"),
     ],

@@ -119,8 +119,13 @@ def test_memory_close_to_the_limit_warns_and_far_from_it_does_not() -> None:
     assert plan(point, None, total * 2).warnings == []
 
 
+def test_no_sampled_step_warns() -> None:
+    warned = [any("no step is sampled" in line for line in planned(config(steps=n)).warnings) for n in (10, 11)]
+    assert warned == [True, False]
+
+
 def test_few_measured_steps_warn() -> None:
-    assert any("steps=12: about 7 measured steps" in line for line in planned(config(steps=12)).warnings)
+    assert any("steps=12: 6 measured steps" in line for line in planned(config(steps=12)).warnings)
     assert planned(config(steps=50)).warnings == []
 
 

@@ -1,6 +1,7 @@
 """What a step's collective operations come to, on timelines constructed with a known answer."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -51,12 +52,18 @@ def test_only_undisturbed_spans_have_a_bus_bandwidth():
     assert by_size[4 * MIB]["busbw"] == pytest.approx(busbw("all_reduce", 4 * MIB, 1.0, 4))
 
 
-def test_numbers_are_medians_over_ranks():
-    ranks = [StepOperations(3, [operation(duration=d)], partial=False) for d in (1.0, 2.0, 9.0)]
+@pytest.mark.parametrize(("durations", "middle"), [((1.0, 2.0, 9.0), 2.0), ((1.0, 3.0), 2.0)])
+def test_numbers_are_medians_over_ranks(durations, middle):
+    ranks = [StepOperations(3, [operation(duration=d)], partial=False) for d in durations]
     record = ranks[0].record(gathered(*ranks), "flight_recorder")
-    assert record["seconds"]["all_reduce"] == pytest.approx(2)
-    assert record["operations"][0]["duration_s"] == pytest.approx(2)
+    assert record["seconds"]["all_reduce"] == pytest.approx(middle)
+    assert record["operations"][0]["duration_s"] == pytest.approx(middle)
     assert not record["partial"]
+
+
+def test_a_partial_step_on_any_rank_makes_the_record_partial():
+    whole, torn = (StepOperations(3, [operation()], partial=partial) for partial in (False, True))
+    assert whole.record(gathered(whole, torn), "flight_recorder")["partial"]
 
 
 def test_ranks_that_saw_different_operations_make_the_record_partial_and_own():
@@ -80,3 +87,11 @@ def test_rows_have_one_length_however_many_kinds_of_operation_there_are():
     many = StepOperations(3, [operation(size=MIB + i, start=2.0 * i) for i in range(CLASSES + 8)], partial=False)
     few = StepOperations(3, [operation()], partial=False)
     assert many.row().shape == few.row().shape
+    assert many.partial
+    assert not few.partial
+
+
+def test_a_step_of_thousands_of_operations_is_read_in_a_moment():
+    begin = time.perf_counter()
+    StepOperations(3, [operation(start=2.0 * i) for i in range(5000)], partial=False).row()
+    assert time.perf_counter() - begin < 1
