@@ -1,9 +1,13 @@
 """The verbs of the `harness` command. What a verb needs is imported when it is called."""
 
 import argparse
+import errno
+import io
 import json
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 PIPE_WIDTH = 160
 EXAMPLES = """\
@@ -17,17 +21,50 @@ examples:
 """
 
 
+class Output(io.FileIO):
+    """Standard output that may go away, as with `| head -1` or a closed terminal: what nobody reads is dropped.
+
+    A study goes on then. A full disk is still an error.
+    """
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            return memoryview(data).nbytes
+
+
 def main() -> int:
     """Run a verb; its exit code."""
+    tolerate_closed_output()
     arguments = parser().parse_args()
     try:
         code: int = arguments.verb(arguments)
+        sys.stdout.flush()
     except ValueError as error:
-        sys.stderr.write(f"harness: {' '.join(str(error).split())}\n")
-        return 2
+        return mistake(str(error))
+    except OSError as error:
+        return mistake(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def tolerate_closed_output() -> None:
+    """Let nobody's reading standard output, from the start or from some time on, end nothing."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return
+    raw = Output(sys.stdout.fileno(), "w", closefd=False)
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), sys.stdout.encoding, line_buffering=raw.isatty())
+
+
+def mistake(sentence: str) -> int:
+    """Say on one line what is wrong; the exit code for it."""
+    sys.stderr.write(f"harness: {' '.join(sentence.split())}\n")
+    return 2
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,7 +1,7 @@
 """A point's environment variables: what was there, what was asked for, what the harness adds.
 
-Nothing else of the harness reads or writes environment variables, except a rank at its very start. Whole environments
-hold secrets, so what is recorded comes from an allow-list.
+Nothing else of the harness reads or writes environment variables, except a rank and the W&B mirror at their very start.
+Whole environments hold secrets, so what is recorded comes from an allow-list.
 """
 
 import hashlib

@@ -10,9 +10,10 @@ WORKER = "harness.worker"
 FIRST_HOST = "FIRST_HOST"
 
 
-def command(run_dir: Path, attempt: int, nodes: int, ranks_per_node: int, logs: Path) -> list[str]:
+def command(run_dir: Path, attempt: int, nodes: int, ranks_per_node: int, device: str, logs: Path) -> list[str]:
     """torchrun with one log folder a rank, and a rendezvous of its own on a free port.
 
+    `device` is what the point was planned on, so that ranks that find no usable GPU fail instead of running on CPUs.
     Over several nodes it is the command of each of them, and the one to meet at has to be filled in.
     """
     meeting = ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
@@ -31,6 +32,7 @@ def command(run_dir: Path, attempt: int, nodes: int, ranks_per_node: int, logs: 
         WORKER,
         str(run_dir),
         f"--attempt={attempt}",
+        f"--device={device}",
     ]
 
 

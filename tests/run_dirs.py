@@ -191,7 +191,7 @@ def make_study(root: Path, name: str = "made", schema: int = 1) -> Path:
     """A study's folder without points."""
     study = root / name
     (study / "points").mkdir(parents=True)
-    (study / "study.json").write_text(json.dumps({"schema": schema}))
+    (study / "study.json").write_text(json.dumps({"schema": schema, "kind": "study", "time": EPOCH, "name": name}))
     return study
 
 

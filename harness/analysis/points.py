@@ -78,6 +78,8 @@ COLUMNS: dict[str, type[pl.DataType]] = {
     "nccl_version": pl.String,
     "driver": pl.String,
     "processor": pl.String,
+    "nccl_ambient": pl.String,
+    "nccl_files": pl.String,
     "wall_s": pl.Float64,
     "queue_s": pl.Float64,
     **{f"ledger_{name}_s": pl.Float64 for name in BUCKETS},
@@ -88,7 +90,12 @@ def points(study: Study) -> pl.DataFrame:
     """One row a point, curve by curve and smallest first. What is not known is null."""
     rows, configs = [], []
     for point in study:
-        rows.append({"study": study.name, **summarise(point)})
+        try:
+            rows.append({"study": study.name, **summarise(point)})
+        # Damage takes more shapes than can be foreseen, and one damaged point must not cost the others their report.
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            study.warnings.append(f"point {point.slug} is left out: its records make no sense ({error!r})")
+            continue
         configs.append(point.config)
     name_rows(rows, configs)
     fill_rows(rows)

@@ -1,5 +1,6 @@
 """Run directories in: the files of a study as they stand, half-written ones included."""
 
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -8,6 +9,7 @@ from typing import Any
 
 import yaml
 
+import harness
 from harness.config import Config
 
 SCHEMA = 1
@@ -24,6 +26,7 @@ class Point:
     config: Config
     status: Record
     provenance: Record
+    environment: Record
     launches: list[Record]
     events: Events
     warnings: list[str]
@@ -50,12 +53,28 @@ class Study:
                 self.warnings.append(str(error))
 
 
+@functools.cache
+def required() -> dict[str, frozenset[str]]:
+    """The fields that a record of each kind has, by the schema."""
+    kinds: dict[str, Record] = json.loads((Path(harness.__file__).parent / "records.schema.json").read_bytes())["$defs"]
+    return {kind: frozenset({"time", *found.get("required", ())}) for kind, found in kinds.items()}
+
+
+def lacking(record: Record) -> list[str]:
+    """The fields that this record should have, and has not; of a kind that is not known, nothing is asked."""
+    if "kind" not in record:
+        return ["kind"]
+    return sorted(required().get(str(record["kind"]), frozenset()) - record.keys())
+
+
 def read_lines(path: Path) -> tuple[list[Record], str | None]:
     """The whole records of a JSON-lines file, and a sentence on what had to be skipped."""
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return [], None
+    except OSError as error:
+        return [], f"{path.name}: cannot be read ({error.strerror})"
     records: list[Record] = []
     torn, malformed = False, []
     for number, line in enumerate(lines, start=1):
@@ -81,22 +100,29 @@ def read_point(path: Path) -> Point:
     path = Path(path)
     warnings: list[str] = []
     config = _config(path / "config.yaml")
-    status = _document(path / "status.json", warnings) or {"status": "pending", "reason": None, "rank": None}
+    status = _record(path / "status.json", warnings) or {"status": "pending", "reason": None, "rank": None}
     provenance = _document(path / "provenance.json", warnings) or {}
+    environment = _document(path / "env.json", warnings) or {}
     launches: list[Record] = []
     events: Events = {}
     attempts = (entry for entry in _folders(path / "attempts") if entry.name.isdecimal())
     for attempt in sorted(attempts, key=lambda entry: int(entry.name)):
-        launch = _document(attempt / "launch.json", warnings)
+        launch = _record(attempt / "launch.json", warnings)
         records, skipped = read_lines(attempt / "events.jsonl")
         if launch:
             launches.append(launch)
         if skipped:
             warnings.append(f"attempt {attempt.name}: {skipped}")
-        events[int(attempt.name)] = [record for record in records if record.get("schema") == SCHEMA]
-        if foreign := len(records) - len(events[int(attempt.name)]):
+        ours = [record for record in records if record.get("schema") == SCHEMA]
+        if foreign := len(records) - len(ours):
             warnings.append(f"attempt {attempt.name}: events.jsonl: skipped {foreign} records of another schema")
-    return Point(path, path.name, config, status, provenance, launches, events, warnings)
+        events[int(attempt.name)] = [record for record in ours if not lacking(record)]
+        if torn := len(ours) - len(events[int(attempt.name)]):
+            fields = sorted({name for record in ours for name in lacking(record)})
+            warnings.append(
+                f"attempt {attempt.name}: events.jsonl: skipped {torn} records that lack {', '.join(fields)}"
+            )
+    return Point(path, path.name, config, status, provenance, environment, launches, events, warnings)
 
 
 def read_study(path: Path) -> Study:
@@ -120,12 +146,21 @@ def _folders(path: Path) -> list[Path]:
     return sorted(entry for entry in path.iterdir() if entry.is_dir()) if path.is_dir() else []
 
 
+def _record(path: Path, warnings: list[str]) -> Record | None:
+    """A document with all its fields, or None."""
+    document = _document(path, warnings)
+    if document is None or not (missing := lacking(document)):
+        return document
+    warnings.append(f"{path.name} lacks {', '.join(missing)}")
+    return None
+
+
 def _document(path: Path, warnings: list[str]) -> Record | None:
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (OSError, ValueError):
         document = None
     if not isinstance(document, dict):
         warnings.append(f"{path.name} is not readable")
@@ -140,7 +175,7 @@ def _config(path: Path) -> Config:
         config = _build(Config, values)
     except FileNotFoundError:
         raise ValueError(f"point {path.parent.name} is left out: it has no config.yaml") from None
-    except (yaml.YAMLError, TypeError, AttributeError) as error:
+    except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
         raise ValueError(f"point {path.parent.name} is left out: config.yaml: {error}") from None
     assert isinstance(config, Config)
     return config

@@ -112,6 +112,19 @@ def _surroundings(point: Point, start: Record) -> Row:
         "nccl_version": versions.get("nccl"),
         "driver": versions.get("driver"),
         "processor": point.provenance.get("machine", {}).get("cpu"),
+        **_ambient(point.environment),
+    }
+
+
+def _ambient(environment: Record) -> Row:
+    """What of NCCL's settings came with the machine instead of the configuration, in a line each."""
+    if not environment:
+        return {}
+    kept = environment["ambient"].keys() - set(environment["cleared"])
+    files = (file for file in environment["files"] if file["exists"])
+    return {
+        "nccl_ambient": " ".join(f"{name}={environment['ambient'][name]}" for name in sorted(kept)),
+        "nccl_files": " ".join(f"{file['path']}:{(file['sha256'] or 'unreadable')[:12]}" for file in files),
     }
 
 

@@ -49,7 +49,7 @@ def plan(config: Config, device: Device | None, memory_limit: int | None) -> Pla
     ValueError, one sentence with the field, its value and what would be right, for a point that cannot run.
     """
     check_fields(config)
-    _check_study(config.study)
+    check_study_name(config.study)
     _check_model(config)
     _check_data(config)
     nccl_warnings = nccl.check(config.nccl.env)
@@ -75,11 +75,11 @@ def plan(config: Config, device: Device | None, memory_limit: int | None) -> Pla
     )
 
 
-def _check_study(study: str) -> None:
-    # The study's name becomes a folder, and part of job names and web addresses.
-    if not re.fullmatch(r"(?!\.)[A-Za-z0-9._-]{1,64}", study):
+def check_study_name(study: str) -> None:
+    """Raise ValueError for a name that cannot be a folder, part of job names and of web addresses."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", study):
         raise ValueError(
-            f"study={study}: must be 1 to 64 letters, digits, '.', '_' or '-', and must not begin with '.'"
+            f"study={study}: must be 1 to 64 letters, digits, '.', '_' or '-', and must not begin with '.' or '-'"
         )
 
 

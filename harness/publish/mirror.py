@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.analysis.read import Point, Record, read_point
+from harness.analysis.read import Point, Record, lacking, read_point
 from harness.publish import state as mirror_json
 from harness.publish.client import close_run, open_run, run_id, sentence
 from harness.publish.history import History, summary
@@ -147,7 +147,7 @@ def _launches(run_dir: Path) -> dict[int, Record]:
     """The attempts' launch records, by attempt."""
     paths = {int(path.parent.name): path for path in run_dir.glob("attempts/[0-9]*/launch.json")}
     documents = {attempt: _document(path) for attempt, path in paths.items()}
-    return {attempt: {"end": None, **document} for attempt, document in documents.items() if "start" in document}
+    return {attempt: document for attempt, document in documents.items() if document and not lacking(document)}
 
 
 def _document(path: Path) -> Record:
@@ -169,6 +169,8 @@ def main() -> int:
     os.nice(19)
     # Without a terminal the client never asks for a key.
     sys.stdin = open(os.devnull)  # noqa: SIM115
+    # Set here and not in launch/, where all others are: a mirror is also started by hand, and by `harness publish`,
+    # which knows no launch/.
     os.environ.setdefault("WANDB_PROJECT", "scaling-harness")
     os.environ.setdefault("WANDB_CACHE_DIR", str(arguments.run_dir.resolve() / "wandb" / "cache"))
     # The client's reports about itself: an offline run sends nothing, and a silent server would hold up the exit.

@@ -8,6 +8,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from harness.analysis.files import write_text
+
 LEASE_S = 60.0
 
 
@@ -36,12 +38,9 @@ def read(run_dir: Path) -> State | None:
 
 
 def write(run_dir: Path, state: State) -> None:
-    """Replace mirror.json in one step, so that a reader never sees half of it."""
+    """Replace mirror.json; two threads may, the mirror's own and, at the last, its deadline's."""
     document = {"schema": 1, "kind": "mirror", "time": time.time(), **asdict(state)}
-    # Two threads write: the mirror's own and, at the last, its deadline's.
-    part = run_dir / f".mirror.json.{os.getpid()}.{time.monotonic_ns()}"
-    part.write_text(json.dumps(document, indent=1) + "\n")
-    part.replace(run_dir / "mirror.json")
+    write_text(run_dir / "mirror.json", json.dumps(document, indent=1) + "\n")
 
 
 def here() -> tuple[str, int]:

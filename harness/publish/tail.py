@@ -2,9 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
-Record = dict[str, Any]
+from harness.analysis.read import Record, lacking
 
 
 class Tail:
@@ -17,8 +16,8 @@ class Tail:
     def read(self) -> list[tuple[int, Record]]:
         """The records written since the last call, with their attempt, in the order of attempts.
 
-        A line without its newline is still being written and stays for a later call. A whole line that is no record
-        is passed over; `harness.analysis.read` names it.
+        A line without its newline is still being written and stays for a later call. A whole line that is no
+        record, or lacks a field, is passed over; `harness.analysis.read` names it.
         """
         found: list[tuple[int, Record]] = []
         for attempt in self._numbers():
@@ -47,4 +46,4 @@ def _record(line: bytes) -> Record | None:
         record = json.loads(line)
     except ValueError:
         return None
-    return record if isinstance(record, dict) and "kind" in record else None
+    return record if isinstance(record, dict) and not lacking(record) else None

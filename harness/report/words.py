@@ -8,6 +8,17 @@ from harness.analysis.summary import Row
 
 NONE = "–"
 BEYOND_IDEAL = 1.1
+# What should be one and the same behind all figures of a study, and what it is called.
+ALIKE = {
+    "git_sha": "commit",
+    "git_dirty": "uncommitted changes",
+    "torch": "torch",
+    "nccl_version": "NCCL",
+    "driver": "driver",
+    "device_name": "device",
+    "nccl_ambient": "ambient NCCL variables",
+    "nccl_files": "hidden NCCL files",
+}
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -73,6 +84,17 @@ def headline(rows: Sequence[Row], curves: Sequence[Curve]) -> list[str]:
     return sentences or ["No point has a measured result yet."]
 
 
+def differences(rows: Sequence[Row]) -> list[str]:
+    """One sentence for each thing that is not the same behind all `ok` points, with its values."""
+    ok = [row for row in rows if row["status"] == "ok"]
+    found = {title: sorted({_value(row[key]) for row in ok}) for key, title in ALIKE.items()}
+    return [
+        f"The ok points do not have the same {title}: {'; '.join(values)}. Compare them with care."
+        for title, values in found.items()
+        if len(values) > 1
+    ]
+
+
 def tally(rows: Sequence[Row]) -> str:
     """How the points stand: `6 points: 4 ok, 1 oom, 1 failed`."""
     statuses = [str(row["status"]) for row in rows]
@@ -99,6 +121,12 @@ def _beyond(curve: Curve, rows: Sequence[Row], over: str) -> str:
     above = [row for row in rows if row["curve"] == curve.name and row["gpus"] > curve.largest.gpus]
     ends = dict.fromkeys(f"{_count(row['gpus'], over)}: {row['status']}" for row in above)
     return f" At {'; '.join(ends)}." if ends else ""
+
+
+def _value(value: str | bool | None) -> str:
+    if value is None:
+        return "unknown"
+    return ("yes" if value else "no") if isinstance(value, bool) else value or "none"
 
 
 def _count(gpus: int, over: str) -> str:

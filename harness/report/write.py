@@ -1,17 +1,17 @@
 """A study's report: read its run directories, write points.csv, summary.md and index.html."""
 
 import dataclasses
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from harness.analysis.efficiency import curves
+from harness.analysis.files import write_text
 from harness.analysis.points import points
 from harness.analysis.read import read_study
 from harness.report import tables
 from harness.report.page import page
-from harness.report.words import headline, tally
+from harness.report.words import differences, headline, tally
 
 SCHEMA = 1
 
@@ -20,7 +20,7 @@ def report(study_dir: Path | str) -> dict[str, Any]:
     """Write the report into the study's folder, each file at once; return what it says, ready for JSON.
 
     `points` are the rows of points.csv, `curves` the scales with intervals, `paths` the written files. ValueError
-    where the folder is no study of this version.
+    where the folder is no study of this version or cannot be written.
     """
     study = read_study(Path(study_dir))
     frame = points(study)
@@ -36,13 +36,16 @@ def report(study_dir: Path | str) -> dict[str, Any]:
         "headline": headline(rows, found),
         "points": rows,
         "curves": [dataclasses.asdict(curve) for curve in found],
-        "warnings": list(study.warnings),
+        "warnings": [*study.warnings, *differences(rows)],
         "paths": {name: str((folder / file).absolute()) for name, file in paths.items()},
     }
-    folder.mkdir(exist_ok=True)
-    _replace(folder / "points.csv", frame.write_csv())
-    _replace(folder / "summary.md", _summary(document))
-    _replace(folder / "index.html", page(document, found))
+    try:
+        folder.mkdir(exist_ok=True)
+        write_text(folder / "points.csv", frame.write_csv())
+        write_text(folder / "summary.md", _summary(document))
+        write_text(folder / "index.html", page(document, found))
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be written ({error.strerror})") from error
     return document
 
 
@@ -51,10 +54,3 @@ def _summary(document: dict[str, Any]) -> str:
     findings = "".join(f"- {tables.plain(line)}\n" for line in lines)
     title = tables.plain(f"Scaling study {document['study']}")
     return f"# {title}\n\n{findings}\n{tally(document['points'])}.\n\n{tables.markdown(document['points'])}"
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)

@@ -13,6 +13,7 @@ from launch.environment import Environment
 from launch.local import Tree
 
 POLL_S = 0.05
+TAKEN_OVER = Outcome("preempted", "another controller took the point over after a silence of this one")
 
 
 def run_attempt(
@@ -24,6 +25,7 @@ def run_attempt(
     lease: Lease,
     interruption: Interruption,
     watch: Callable[[], None],
+    say: Callable[[str], None],
 ) -> Outcome:
     """Start the command, wait for its end or bring it about, and judge it. `watch` is called while it runs."""
     record = {
@@ -42,8 +44,11 @@ def run_attempt(
         cut = wait(tree, timeout_s, lease, interruption, watch)
         ended = time.time()
         # Also after a good end: what a rank has left behind must not run beside the next point.
-        while (left := tree.end()) and interruption.signal is None:
-            continue
+        left = tree.end()
+        if left and interruption.signal is None:
+            say(f"waiting for processes {', '.join(map(str, left))}, which nothing could end")
+        while left and interruption.signal is None:
+            left = tree.end()
     if cut:
         ended = time.time()
     exit_code = tree.poll()
@@ -63,7 +68,7 @@ def wait(
         if interruption.signal is not None:
             return Outcome("preempted", interruption.reason)
         if lease.lost:
-            return Outcome("preempted", "another controller took the point over after a silence of this one")
+            return TAKEN_OVER
         if until is not None and time.monotonic() > until:
             return Outcome("timeout", f"still running after launcher.timeout_s={timeout_s:g}")
         watch()

@@ -1,6 +1,7 @@
 """From the words of a command line to a finished study."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from harness.study.collect import collect
 from harness.study.interruption import Interruption
@@ -41,7 +42,8 @@ def run_all(order: list[Planned], multirun: bool, here: Machine, progress: Progr
     """Every point's turn, one after the other."""
     with Interruption() as interruption:
         for planned in order:
-            plant(planned.point)
+            with suppress(OSError):  # its turn will meet the same error, and say so
+                plant(planned.point)
         session = Session(here, provenance(here), interruption, progress, progress.say)
         statuses = []
         for position, planned in enumerate(order):

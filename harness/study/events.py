@@ -25,7 +25,8 @@ class Events:
                 record = json.loads(line)
             except ValueError:  # a full disk can cut a line short
                 continue
-            yield record
+            if isinstance(record, dict) and "kind" in record:
+                yield record
 
 
 class Pace:
@@ -54,6 +55,11 @@ class Pace:
         """Seconds of a measured step, of its slowest rank where that is known."""
         seconds = [duration for _, duration in self._measured.values()]
         return sum(seconds) / len(seconds) if seconds else None
+
+    def figures(self) -> list[str]:
+        """Speed and loss in words, as far as they are known."""
+        speed = [f"{self.tokens_per_s:,.0f} tokens/s"] if self.tokens_per_s else []
+        return speed + ([f"loss {self.loss:.4g}"] if self.loss is not None else [])
 
     @property
     def tokens_per_s(self) -> float | None:

@@ -10,8 +10,12 @@ from typing import Any
 def write_text(path: Path, text: str) -> None:
     """Replace the file's content at once, so that no reader ever sees half of it."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    draft.write_text(text)
-    os.replace(draft, path)
+    try:
+        draft.write_text(text)
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
@@ -21,9 +25,11 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The file's document, or None where there is no such file."""
     try:
-        document: dict[str, Any] = json.loads(path.read_text())
+        document: Any = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"{path}: is no JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"{path}: holds no JSON object")
     return document

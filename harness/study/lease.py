@@ -10,12 +10,14 @@ import socket
 import threading
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import psutil
 
+from harness.study.files import read_json
 from launch.environment import job_id
 
 STALE_S = 60.0
@@ -23,11 +25,11 @@ BEAT_S = 10.0
 
 
 class Lease:
-    """A held lease; `with` lets it go at the end. `taken_over` says whose it was before, if he disappeared."""
+    """A held lease; `with` lets it go at the end. `lost` says that a heartbeat found it to be another's."""
 
-    def __init__(self, path: Path, taken_over: dict[str, Any] | None) -> None:
+    def __init__(self, path: Path, token: str) -> None:
         self.path = path
-        self.taken_over = taken_over
+        self.token = token
         self.lost = False
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -35,13 +37,23 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._done.wait(BEAT_S):
-            if newest(self.path.parent) != self.path:
-                self.lost = True
-                return
             try:
+                if self.lost or not self.ours():
+                    return
                 os.utime(self.path)
             except OSError:  # a file server's hiccup; the lease stays ours until somebody outnumbers it
                 continue
+
+    def ours(self) -> bool:
+        """Whether the point is still held, by a look at its folder.
+
+        To be asked before anything is written that another holder must not find changed: who was suspended does not
+        learn from his heartbeat in time. The name alone says too little, since a point that runs again has a new
+        run directory of the same name.
+        """
+        if newest(self.path.parent) != self.path or (read(self.path) or {}).get("token") != self.token:
+            self.lost = True
+        return not self.lost
 
     def stop(self) -> None:
         """End the heartbeat, as before the run directory is moved away."""
@@ -49,11 +61,13 @@ class Lease:
         self._thread.join()
 
     def release(self) -> None:
-        """Let the point go."""
+        """Let the point go. Where the disk does not allow it the lease goes stale by itself."""
         self.stop()
-        if not self.lost:
-            for path in generations(self.path.parent):  # the newest last, so that an old one never counts again
-                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            if self.ours():
+                for path in generations(self.path.parent):  # our own last, so that an older one never counts again
+                    if generation(path) <= generation(self.path):
+                        path.unlink(missing_ok=True)
 
     def __enter__(self) -> "Lease":
         return self
@@ -67,13 +81,13 @@ def acquire(run_dir: Path) -> Lease | None:
     draft = run_dir / f".lease.{uuid.uuid4().hex}"
     try:
         last = newest(run_dir)
-        draft.write_text(json.dumps(ourselves()) + "\n")
+        us = ourselves()
+        draft.write_text(json.dumps(us) + "\n")
         if last is not None and not stale(last, now=draft.stat().st_mtime):
             return None
-        before = read(last) if last else None
         mine = run_dir / ("lease.json" if last is None else f"lease.{generation(last) + 1}.json")
         os.link(draft, mine)
-        return Lease(mine, before)
+        return Lease(mine, us["token"])
     except (FileExistsError, FileNotFoundError):  # another was faster: he holds it, or has moved it away
         return None
     finally:
@@ -96,7 +110,7 @@ def stale(path: Path, now: float) -> bool:
     except FileNotFoundError:
         return False
     found, us = read(path), ourselves()
-    if found and (found["host"], found["namespace"]) == (us["host"], us["namespace"]):
+    if found and all(found.get(key) == us[key] for key in ("host", "boot", "namespace")):
         return not alive(found)
     return now - beat > STALE_S
 
@@ -110,10 +124,17 @@ def alive(found: dict[str, Any]) -> bool:
 
 
 def ourselves() -> dict[str, Any]:
-    """This process, as a lease names it; process numbers mean something only within their namespace."""
+    """This process, as a lease names it.
+
+    Process numbers mean something only within their namespace. All hosts name their first namespace alike and may
+    share a host name too: the boot tells them apart.
+    """
     return {
         "schema": 1,
+        "kind": "lease",
+        "time": time.time(),
         "host": socket.gethostname(),
+        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         "namespace": os.readlink("/proc/self/ns/pid"),
         "pid": os.getpid(),
         "started": psutil.Process().create_time(),
@@ -123,12 +144,11 @@ def ourselves() -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """A lease's content, or None where it has been let go meanwhile."""
+    """A lease's content, or None where it has been let go meanwhile or is damaged."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
+        return read_json(path)
+    except ValueError:
         return None
-    return found
 
 
 def generation(path: Path) -> int:

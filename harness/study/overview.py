@@ -13,9 +13,13 @@ from harness.study.rundir import check_schema, point_dirs, read_status
 def overview(study_dir: Path) -> dict[str, Any]:
     """The document of `harness status --json`. A point that runs, but that nobody holds, is `lost`."""
     check_schema(study_dir)
-    points = []
+    points, warnings = [], []
     for run_dir in point_dirs(study_dir):
-        status, held = read_status(run_dir), holder(run_dir)
+        try:
+            status, held = read_status(run_dir), holder(run_dir)
+        except (OSError, ValueError) as error:
+            warnings.append(f"point {run_dir.name} is left out: {error}")
+            continue
         points.append(
             {
                 "slug": run_dir.name,
@@ -23,7 +27,7 @@ def overview(study_dir: Path) -> dict[str, Any]:
                 "time": status["time"] if status else None,
                 "reason": status["reason"] if status else None,
                 "rank": status["rank"] if status else None,
-                "holder": {key: held[key] for key in ("host", "pid", "job")} if held else None,
+                "holder": {key: held.get(key) for key in ("host", "pid", "job")} if held else None,
                 "lost": bool(status and status["status"] == "running" and not held),
             }
         )
@@ -36,6 +40,7 @@ def overview(study_dir: Path) -> dict[str, Any]:
         "path": str(study_dir),
         "counts": dict(counts),
         "points": points,
+        "warnings": warnings,
     }
 
 
@@ -49,3 +54,4 @@ def lines(document: dict[str, Any]) -> Iterator[str]:
         lost = " (its controller has disappeared)" if point["lost"] else ""
         reason = f": {point['reason']}" if point["reason"] else ""
         yield f"  {point['slug']:<{width}}  {point['status']}{held}{lost}{reason}"
+    yield from document["warnings"]

@@ -82,13 +82,14 @@ def attempt_dir(run_dir: Path) -> Path:
 def commanded(planned: Planned, machine: Machine) -> tuple[Environment, list[str]]:
     """The environment and the command of a point."""
     config, run_dir = planned.point.config, planned.point.run_dir
-    logs = attempt_dir(run_dir) / "logs"
+    logs, gpus = attempt_dir(run_dir) / "logs", on_gpus(config, machine)
     environment = build(
         config.nccl.env,
         config.nccl.ambient == "clear",
         run_dir,
         logs,
-        (len(machine.gpus) or config.gpus_per_node) if on_gpus(config, machine) else 0,
+        (len(machine.gpus) or config.gpus_per_node) if gpus else 0,
         calls_per_step(config),
     )
-    return environment, torchrun.command(run_dir, 0, config.nodes, config.gpus_per_node, logs)
+    device = "cuda" if gpus else "cpu"
+    return environment, torchrun.command(run_dir, 0, config.nodes, config.gpus_per_node, device, logs)

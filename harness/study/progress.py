@@ -2,9 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
@@ -15,28 +14,14 @@ from harness.study.events import Pace
 LOOK_S = 0.5
 
 
-class WatchedPace(Pace):
-    """A pace that is shown on a bar; without one it is read at the end only."""
-
-    def __init__(self, events: Path, steps: int, bar: Bar | None) -> None:
-        super().__init__(events)
-        self._steps = steps
-        self._bar = bar
-        self._task = bar.add_task("starting", total=steps) if bar else None
-        self._looked = 0.0
-
-    def watch(self) -> None:
-        """Move the bar on, at most every half second."""
-        if self._bar is None or self._task is None or time.monotonic() - self._looked < LOOK_S:
-            return
-        self._looked = time.monotonic()
-        self.read_on()
-        if self.step:
-            words = f"step {self.step}/{self._steps}"
-            if self.tokens_per_s and self.step_s:
-                left = (self._steps - self.step) * self.step_s
-                words += f"  {self.tokens_per_s:,.0f} tokens/s  {left:.0f} s left"
-            self._bar.update(self._task, completed=self.step, description=words)
+def shown(pace: Pace, steps: int) -> str:
+    """A pace in the words of the bar."""
+    if not pace.step:
+        return "starting"
+    words = f"step {pace.step}/{steps}"
+    if pace.tokens_per_s and pace.step_s:
+        words += f"  {pace.tokens_per_s:,.0f} tokens/s  {(steps - pace.step) * pace.step_s:.0f} s left"
+    return words
 
 
 class Progress:
@@ -46,18 +31,22 @@ class Progress:
         self._console = Console(highlight=False, soft_wrap=True)
 
     def say(self, line: str) -> None:
-        """One line on standard output; a bar that is shown stays below it."""
-        if self._console.is_terminal:
-            self._console.print(line, markup=False)
-        else:
-            sys.stdout.write(f"{line}\n")
-            sys.stdout.flush()
+        """One line on standard output; a bar that is shown stays below it.
+
+        A line that cannot be written is dropped: that nobody can read it must end no point.
+        """
+        with suppress(OSError):
+            if self._console.is_terminal:
+                self._console.print(line, markup=False)
+            else:
+                sys.stdout.write(f"{line}\n")
+                sys.stdout.flush()
 
     @contextmanager
-    def point(self, title: str, steps: int, events: Path) -> Iterator[WatchedPace]:
-        """Watch one point while it runs."""
+    def point(self, title: str, steps: int, pace: Pace) -> Iterator[Callable[[], None]]:
+        """Show one point while it runs: what is given is to be called again and again, and moves the bar on."""
         if not self._console.is_terminal:
-            yield WatchedPace(events, steps, None)
+            yield lambda: None
             return
         columns = (
             TextColumn(title.split()[0], markup=False),
@@ -66,4 +55,14 @@ class Progress:
             TextColumn("{task.description}"),
         )
         with Bar(*columns, console=self._console, transient=True) as bar:
-            yield WatchedPace(events, steps, bar)
+            task = bar.add_task(shown(pace, steps), total=steps)
+            looked = time.monotonic()
+
+            def watch() -> None:
+                nonlocal looked
+                if time.monotonic() - looked > LOOK_S:
+                    looked = time.monotonic()
+                    pace.read_on()
+                    bar.update(task, completed=pace.step, description=shown(pace, steps))
+
+            yield watch

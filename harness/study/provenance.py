@@ -52,9 +52,26 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [f"{key} {brief(was)}, now {brief(value)}" for key, was, value in pairs if was != value]
 
 
+def environment_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What of NCCL's variables and hidden files is not as it was, by two documents of env.json.
+
+    Where the harness lets NCCL write its log is its own matter and as good as the run directory.
+    """
+    was, value = ({**found.get("effective", {}), **hidden(found)} for found in (before, now))
+    keys = sorted({*was, *value} - {"NCCL_DEBUG_FILE"})
+    pairs = [(key, was.get(key, "not set"), value.get(key, "not set")) for key in keys]
+    return [f"{key} {brief(one)}, now {brief(other)}" for key, one, other in pairs if one != other]
+
+
+def hidden(environment: dict[str, Any]) -> dict[str, str]:
+    """The hash of each hidden file by its path, for files that exist."""
+    files = environment.get("files", [])
+    return {file["path"]: file["sha256"] or "unreadable" for file in files if file["exists"]}
+
+
 def brief(value: Any) -> str:
-    """A value in a few characters; commits as git shortens them."""
-    return str(value)[:7] if isinstance(value, str) and len(value) == 40 else str(value)
+    """A value in a few characters; commits and hashes as git shortens them."""
+    return str(value)[:7] if isinstance(value, str) and len(value) in (40, 64) else str(value)
 
 
 def git() -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A study's folder and its points' run directories, as docs/records.md describes them."""
 
 import os
-import re
 import shutil
 import time
 import uuid
@@ -10,20 +9,18 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from harness.plan.point import check_study_name
 from harness.study import lease
 from harness.study.files import read_json, write_json, write_text
 from harness.study.point import Point
 
 SCHEMA = 1
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+STATUS = {"time", "attempt", "status", "reason", "rank"}
 
 
 def check_study(study_dir: Path, name: str) -> None:
     """Raise ValueError for a name that is no safe folder name, and for a study of another schema."""
-    if not NAME.fullmatch(name):
-        raise ValueError(
-            f"study={name}: must be 1 to 64 letters, digits, '.', '_' or '-', and must not begin with '.' or '-'"
-        )
+    check_study_name(name)
     check_schema(study_dir)
 
 
@@ -43,7 +40,7 @@ def open_study(study_dir: Path, name: str) -> None:
     """Make the study's folder, or raise ValueError where that cannot be."""
     try:
         (study_dir / "points").mkdir(parents=True, exist_ok=True)
-        write_json(study_dir / "study.json", {"schema": SCHEMA, "name": name})
+        write_json(study_dir / "study.json", {"schema": SCHEMA, "kind": "study", "time": time.time(), "name": name})
     except OSError as error:
         raise ValueError(f"root={study_dir.parent}: cannot be written ({error.strerror})") from error
 
@@ -53,13 +50,15 @@ def plant(point: Point) -> None:
     if point.run_dir.exists():
         return
     draft = point.study_dir / f".{point.slug}.{uuid.uuid4().hex}"
-    draft.mkdir()
-    write_text(draft / "config.yaml", yaml_of(point))
-    write_status(draft, "pending")
     try:
+        draft.mkdir()
+        write_text(draft / "config.yaml", yaml_of(point))
+        write_status(draft, "pending")
         os.rename(draft, point.run_dir)
-    except OSError:  # another controller was faster
-        shutil.rmtree(draft)
+    except OSError:
+        shutil.rmtree(draft, ignore_errors=True)
+        if not point.run_dir.exists():  # else another controller was faster
+            raise
 
 
 def write_config(point: Point) -> None:
@@ -90,8 +89,11 @@ def write_status(
 
 
 def read_status(run_dir: Path) -> dict[str, Any] | None:
-    """How the point stands, or None where it has never been planned."""
-    return read_json(run_dir / "status.json")
+    """How the point stands, or None where it has never been planned; ValueError for a damaged record."""
+    status = read_json(run_dir / "status.json")
+    if status is not None and not status.keys() >= STATUS:
+        raise ValueError(f"{run_dir / 'status.json'}: lacks {', '.join(sorted(STATUS - status.keys()))}")
+    return status
 
 
 def archive(held: lease.Lease, run_dir: Path) -> Path:

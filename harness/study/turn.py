@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.study import lease
-from harness.study.attempt import run_attempt
+from harness.study.attempt import TAKEN_OVER, run_attempt
+from harness.study.events import Pace
 from harness.study.files import read_json, write_json, write_text
 from harness.study.interruption import Interruption
 from harness.study.mirror import Mirror
@@ -15,7 +17,7 @@ from harness.study.outcome import Outcome
 from harness.study.planning import Planned
 from harness.study.preview import attempt_dir, commanded, counted
 from harness.study.progress import Progress
-from harness.study.provenance import changes, stamped
+from harness.study.provenance import changes, environment_changes, stamped
 from harness.study.rundir import archive, plant, read_status, write_config, write_status
 from launch import torchrun
 from launch.devices import Machine
@@ -88,49 +90,68 @@ def done(planned: Planned, status: dict[str, Any] | None, session: Session) -> s
     point = planned.point
     if status is None or point.config.rerun or status["status"] not in ("ok", "oom"):
         return None
-    changed = changes(read_json(point.run_dir / "provenance.json") or {}, session.provenance)
+    changed = differences(planned, session)
     if status["status"] == "ok":
         return f"ok already (warning: {'; '.join(changed)}; rerun=true runs it again)" if changed else "ok already"
-    if changed or planned.plan is None:
-        return None
-    before = read_json(point.run_dir / "env.json") or {}
-    same = commanded(planned, session.machine)[0].effective == before.get("effective")
+    same = not changed and planned.plan is not None
     return "out of memory already, with the same code and environment" if same else None
 
 
+def differences(planned: Planned, session: Session) -> list[str]:
+    """What is not as it was when the point ran: code, versions, hardware, NCCL's variables and hidden files."""
+    run_dir = planned.point.run_dir
+    try:
+        provenance, environment = read_json(run_dir / "provenance.json"), read_json(run_dir / "env.json")
+    except ValueError as error:
+        return [str(error)]
+    now = commanded(planned, session.machine)[0].document()
+    return [*changes(provenance or {}, session.provenance), *environment_changes(environment or {}, now)]
+
+
 def run(planned: Planned, position: int, title: str, session: Session, held: lease.Lease) -> Outcome:
-    """Write the run directory, start the processes and see them to their end."""
-    point, run_dir = planned.point, planned.point.run_dir
-    config = point.config
-    folder = attempt_dir(run_dir)
-    logs = folder / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    environment, command = commanded(planned, session.machine)
-    describe(planned, environment, command, session)
-    write_status(run_dir, "running", attempt=0)
-    session.say(f"{title}: started, {counted(point.ranks, 'rank')}")
-    mirror = Mirror(run_dir, logs / "mirror.log") if config.record.wandb != "disabled" else None
-    start = time.monotonic()
-    with session.progress.point(title, config.steps, folder / "events.jsonl") as pace:
-        outcome = run_attempt(
-            folder, command, environment, position, config.launcher.timeout_s, held, session.interruption, pace.watch
-        )
-        pace.read_on()
-    if not held.lost:
-        write_status(run_dir, outcome.status, outcome.reason, outcome.rank, attempt=0)
-    figures = [f"{pace.tokens_per_s:,.0f} tokens/s"] if pace.tokens_per_s else []
-    figures += [f"loss {pace.loss:.4g}"] if pace.loss is not None else []
-    figures += [f"{time.monotonic() - start:.1f} s"]
-    session.say(f"{title}: {outcome.status}, {', '.join(figures)}" + (f"; {outcome.reason}" if outcome.reason else ""))
-    if mirror:
-        mirror.finish(session.interruption)
+    """Run a held point and write how it ended. A full disk or a vanished one is an end too, told if it can be."""
+    point, run_dir, say = planned.point, planned.point.run_dir, session.say
+    folder, begin = attempt_dir(point.run_dir), time.monotonic()
+    pace = Pace(folder / "events.jsonl")
+    # The mirror waits for the last status, so it is finished after that is written.
+    with ExitStack() as cleanup:
+        try:
+            environment, command = describe(planned, session)
+            write_status(run_dir, "running", attempt=0)
+            say(f"{title}: started, {counted(point.ranks, 'rank')}")
+            if point.config.record.wandb != "disabled":
+                cleanup.callback(Mirror(run_dir, folder / "logs" / "mirror.log").finish, session.interruption)
+            with session.progress.point(title, point.config.steps, pace) as watch:
+                outcome = run_attempt(
+                    folder,
+                    command,
+                    environment,
+                    position,
+                    point.config.launcher.timeout_s,
+                    held,
+                    session.interruption,
+                    watch,
+                    lambda words: say(f"{title}: {words}"),
+                )
+            pace.read_on()
+        except OSError as error:
+            outcome = Outcome("failed", f"the controller met an error: {error}")
+        if held.ours():
+            write_status(run_dir, outcome.status, outcome.reason, outcome.rank, attempt=0)
+        else:
+            outcome = TAKEN_OVER
+        figures = [*pace.figures(), f"{time.monotonic() - begin:.1f} s"]
+        say(f"{title}: {outcome.status}, {', '.join(figures)}" + (f"; {outcome.reason}" if outcome.reason else ""))
     return outcome
 
 
-def describe(planned: Planned, environment: Environment, command: list[str], session: Session) -> None:
-    """Write what the point runs, where, and with what."""
+def describe(planned: Planned, session: Session) -> tuple[Environment, list[str]]:
+    """Write what the point runs, where, and with what; its environment and its command."""
     run_dir = planned.point.run_dir
+    (attempt_dir(run_dir) / "logs").mkdir(parents=True, exist_ok=True)
+    environment, command = commanded(planned, session.machine)
     write_config(planned.point)
     write_json(run_dir / "provenance.json", stamped(session.provenance))
     write_json(run_dir / "env.json", environment.document())
     write_text(run_dir / "command.sh", torchrun.script(command, environment, run_dir))
+    return environment, command
