@@ -24,14 +24,17 @@ examples:
 class Output(io.FileIO):
     """Standard output that may go away, as with `| head -1` or a closed terminal: what nobody reads is dropped.
 
-    A study goes on then. A full disk is still an error.
+    A study goes on then. A full disk is still an error, told once: at the exit there is nobody to tell.
     """
+
+    told = False
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.EIO):
+            if not self.told and error.errno not in (errno.EPIPE, errno.EIO):
+                self.told = True
                 raise
             return memoryview(data).nbytes
 

@@ -14,7 +14,7 @@ STAND_IN = (
     "import sys, launch.torchrun as t; t.WORKER = 'study_standin'; from harness.cli import main; sys.exit(main())"
 )
 # Small enough for seconds: one layer's worth of work, no mirror.
-QUICK = ("steps=12", "warmup=2", "seq_len=32", "record.wandb=disabled", "record.sample_every=5")
+QUICK = ("steps=12", "warmup=2", "seq_len=32", "record.wandb=disabled", "record.sample_every=6")
 
 
 @dataclass

@@ -136,10 +136,10 @@ def run(planned: Planned, position: int, title: str, session: Session, held: lea
             pace.read_on()
         except OSError as error:
             outcome = Outcome("failed", f"the controller met an error: {error}")
+        else:
+            outcome = outcome if held.ours() else TAKEN_OVER
         if held.ours():
             write_status(run_dir, outcome.status, outcome.reason, outcome.rank, attempt=0)
-        else:
-            outcome = TAKEN_OVER
         figures = [*pace.figures(), f"{time.monotonic() - begin:.1f} s"]
         say(f"{title}: {outcome.status}, {', '.join(figures)}" + (f"; {outcome.reason}" if outcome.reason else ""))
     return outcome

@@ -1,10 +1,15 @@
 """What a person gets for a mistake: one sentence with the field, exit 2, and nothing started or written."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from run_dirs import demo_study, make_study, validator
 from study_command import Command
+
+from harness.plan.point import check_study_name
 
 
 @pytest.fixture
@@ -90,3 +95,48 @@ def test_a_study_that_is_not_there_is_named(command: Command, verb: tuple[str, .
     ended = command(*verb, "nowhere")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith("harness: nowhere: no study of that name")
+
+
+@pytest.mark.parametrize("study", ["-m", ".x", "", "a/b", "a" * 65])
+def test_the_plan_refuses_the_same_names(study: str) -> None:
+    with pytest.raises(ValueError, match="must not begin with"):
+        check_study_name(study)
+
+
+def test_a_report_that_cannot_be_written_is_a_sentence(command: Command) -> None:
+    study = demo_study(command.folder)
+    (study / "report").write_text("in the way")
+    ended = command("report", str(study))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"harness: {study}/report: cannot be written (File exists)\n"
+
+
+def test_a_study_that_cannot_be_read_is_a_sentence(command: Command) -> None:
+    study = make_study(command.folder)
+    (study / "points").rmdir()
+    (study / "points").write_text("in the way")
+    ended = command("status", str(study))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"harness: {study}/points: Not a directory\n"
+
+
+def test_output_to_a_full_disk_is_a_sentence(command: Command) -> None:
+    study = make_study(command.folder)
+    full = ["sh", "-c", 'exec "$@" > /dev/full', "sh", sys.executable, "-m", "harness.cli", "status", str(study)]
+    ended = subprocess.run(full, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (2, "harness: [Errno 28] No space left on device\n")
+
+
+def test_damaged_points_are_named_and_the_others_shown(command: Command) -> None:
+    study = demo_study(command.folder)
+    one, other, *_ = sorted((study / "points").iterdir())
+    (one / "status.json").write_text('{"sta')
+    (other / "status.json").write_text("{}")
+    shown = command("status", str(study))
+    assert shown.returncode == 0
+    assert "2 ok" in shown.stdout
+    assert f"point {one.name} is left out: {one}/status.json: is no JSON" in shown.stdout
+    assert f"point {other.name} is left out: {other}/status.json: lacks attempt, rank" in shown.stdout
+    document = json.loads(command("status", str(study), "--json").stdout)
+    validator().validate(document)
+    assert len(document["warnings"]) == 2

@@ -46,9 +46,13 @@ def test_a_dry_run_shows_environment_and_command_and_writes_nothing(command: Com
     assert "export NCCL_SOCKET_IFNAME='^lo,docker0'" in lines
     assert "export TORCH_NCCL_ENABLE_TIMING=1" in lines
     assert lines[-1].startswith("/") and "--nnodes=2 --nproc-per-node=8" in lines[-1]
+    assert lines[-1].endswith(" --device=cuda")
     assert "16 GPUs, " in ended.stdout and "GPU-hours in all" in ended.stdout
     assert command.files() == []
 
 
 def test_more_ranks_than_cores_are_labelled(command: Command) -> None:
-    assert "over-subscribed: 64 ranks on " in command("run", "gpus_per_node=64", "launcher=dry").stdout
+    command.environment["CUDA_VISIBLE_DEVICES"] = ""
+    shown = command("run", "gpus_per_node=64", "launcher=dry").stdout
+    assert "over-subscribed: 64 ranks on " in shown
+    assert shown.rstrip().endswith(" --device=cpu")

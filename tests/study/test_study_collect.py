@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,8 +156,10 @@ def test_repeats_run_in_rounds_shuffled_by_the_seed() -> None:
 
 def test_a_hundred_points_are_collected_planned_and_shown_within_half_a_minute(command: Command) -> None:
     sweep = ("seed=range(0,25)", "parallel=ddp,fsdp", "gpus_per_node=1,2", "launcher=dry")
+    start = time.monotonic()
     ended = command("run", "-m", *sweep)
     assert ended.returncode == 0, ended.stderr
+    assert time.monotonic() - start < 30
     assert ended.stdout.count("-m harness.worker") == 100
     assert command.files() == []
 

@@ -1,5 +1,6 @@
 """Points that fail, hang, refuse to end or are interrupted, on real torchrun trees with a worker that only behaves."""
 
+import hashlib
 import json
 import signal
 import time
@@ -142,3 +143,65 @@ def test_after_a_killed_controller_its_processes_end_and_the_point_runs_again(co
     old = command.status()[f"{path.name}~1"]
     assert (old["status"], old["reason"]) == ("failed", "its controller disappeared")
     assert marked(str(path)) == []
+
+
+def test_a_skipped_point_says_what_differs_in_nccls_environment(command: Command) -> None:
+    command.environment |= {"NCCL_ALGO": "Ring", "HOME": str(command.folder)}
+    assert command("run", *QUICK, stand_in="ok").returncode == 0
+    assert ": skipped, ok already\n" in command("run", *QUICK, stand_in="ok").stdout
+    command.environment["NCCL_ALGO"] = "Tree"
+    content = b"NCCL_PROTO=Simple\n"
+    (command.folder / ".nccl.conf").write_bytes(content)
+    again = command("run", *QUICK, stand_in="ok")
+    file = f"{command.folder}/.nccl.conf not set, now {hashlib.sha256(content).hexdigest()[:7]}"
+    assert f": skipped, ok already (warning: {file}; NCCL_ALGO Ring, now Tree; rerun=true" in again.stdout
+    [path] = command.points().values()
+    (path / "env.json").write_text("{")
+    assert f"ok already (warning: {path}/env.json: is no JSON" in command("run", *QUICK, stand_in="ok").stdout
+
+
+def test_a_vanished_disk_fails_points_and_not_the_controller(command: Command) -> None:
+    ended = command("run", "-m", "seed=0,1", *QUICK, stand_in="vanish")
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert "the controller met an error: [Errno 2]" in ended.stdout
+    assert ended.stdout.count("No such file or directory") == 2
+    assert ended.stdout.endswith("2 points: 2 failed\n")
+
+
+def test_who_was_suspended_and_taken_over_changes_nothing_more(command: Command) -> None:
+    running = command.start("run", *QUICK, stand_in="endless")
+    wait_for(lambda: len(members(command)) >= 2)
+    running.send_signal(signal.SIGSTOP)
+    [path] = command.points().values()
+    (path / "lease.1.json").write_text(json.dumps({**lease.ourselves(), "host": "elsewhere"}))
+    before = (path / "status.json").read_bytes()
+    for process in members(command):
+        process.kill()
+    running.send_signal(signal.SIGCONT)
+    out, err = running.communicate(timeout=30)
+    assert (running.returncode, err) == (1, "")
+    assert "preempted" in out and "another controller took the point over" in out
+    assert (path / "status.json").read_bytes() == before
+    assert (path / "lease.1.json").exists()
+
+
+def test_a_study_goes_on_when_nobody_listens(command: Command) -> None:
+    running = command.start("run", "-m", "seed=0,1", *QUICK, stand_in="ok")
+    assert running.stdout and running.stderr
+    running.stdout.readline()
+    running.stdout.close()
+    assert running.wait(60) == 0
+    assert running.stderr.read() == ""
+    assert {status["status"] for status in command.status().values()} == {"ok"}
+    for words in (("status", "default"), ("report", "default"), ("report", "default", "--json")):
+        reader = command.start(*words)
+        assert reader.stdout and reader.stderr
+        reader.stdout.close()
+        assert (reader.wait(60), reader.stderr.read()) == (0, "")
+
+
+def test_records_that_lack_fields_are_a_warning_of_the_report(command: Command) -> None:
+    # The stand-in writes no start of a step.
+    assert command("run", *QUICK, stand_in="ok").returncode == 0
+    document = json.loads(command("report", "default", "--json").stdout)
+    assert "skipped 10 records that lack data_s, grad_norm" in document["points"][0]["warnings"]

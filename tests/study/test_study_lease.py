@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from run_dirs import validator
 
 from harness.study import lease
 
@@ -87,11 +88,24 @@ def test_a_held_point_is_not_given_twice_and_is_free_again_afterwards(tmp_path: 
         (61, {"host": "elsewhere"}, True),
         (61, {"namespace": "pid:[1]"}, True),
         (0, {"namespace": "pid:[1]", "pid": 2**22 + 1}, False),
+        (0, {"boot": "another host's", "pid": 2**22 + 1}, False),
+        (61, {"boot": "another host's"}, True),
         (0, {"pid": "dead"}, True),
         (0, {"started": psutil.Process().create_time() - 1000}, True),
         (3600, {}, False),
     ],
-    ids=["elsewhere", "nearly", "silent", "namespace", "other-pids", "dead", "pid-used-again", "alive-but-stopped"],
+    ids=[
+        "elsewhere",
+        "nearly",
+        "silent",
+        "namespace",
+        "other-pids",
+        "namesake",
+        "silent-namesake",
+        "dead",
+        "pid-used-again",
+        "alive-but-stopped",
+    ],
 )
 def test_whose_lease_can_be_taken(tmp_path: Path, age: float, changes: dict[str, object], free: bool) -> None:
     if changes.get("pid") == "dead":
@@ -116,3 +130,39 @@ def test_the_heart_beats_and_notices_a_loss(tmp_path: Path, monkeypatch: pytest.
     assert held.lost
     held.release()
     assert (tmp_path / "lease.1.json").exists()
+
+
+def test_a_lease_keeps_to_the_schema(tmp_path: Path) -> None:
+    held = lease.acquire(tmp_path)
+    assert held is not None
+    validator().validate(json.loads(held.path.read_text()))
+    held.release()
+
+
+@pytest.mark.parametrize("name", ["lease.1.json", "lease.json"], ids=["outnumbered", "a-new-directory-of-the-name"])
+def test_who_slept_notices_without_a_heartbeat_and_leaves_the_others_lease(tmp_path: Path, name: str) -> None:
+    held = lease.acquire(tmp_path)
+    assert held is not None
+    assert held.ours()
+    write_lease(tmp_path, name, host="elsewhere", token="theirs")
+    assert not held.ours()
+    held.release()
+    assert json.loads((tmp_path / name).read_text())["token"] == "theirs"
+
+
+def test_letting_go_removes_no_later_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = lease.acquire(tmp_path)
+    assert held is not None
+    monkeypatch.setattr(held, "ours", lambda: write_lease(tmp_path, "lease.1.json") or True)
+    held.release()
+    assert [path.name for path in lease.generations(tmp_path)] == ["lease.1.json"]
+
+
+def test_a_damaged_lease_goes_stale_like_any_other(tmp_path: Path) -> None:
+    write_lease(tmp_path)
+    (tmp_path / "lease.json").write_text('{"host')
+    assert lease.acquire(tmp_path) is None
+    os.utime(tmp_path / "lease.json", (1, 1))
+    held = lease.acquire(tmp_path)
+    assert held is not None
+    held.release()

@@ -1,0 +1,119 @@
+"""Points in this process: errors of the disk where they are hard to bring about, and processes that nothing ends."""
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from study_command import QUICK, TESTS
+
+from harness.study import attempt, controller, lease, rundir, turn
+from harness.study.interruption import Interruption
+from harness.study.outcome import Outcome
+from launch import torchrun
+from launch.environment import build
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchrun, "WORKER", "study_standin")
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("STANDIN", "ok")
+
+
+def two_points(folder: Path, *words: str) -> tuple[int, list[dict[str, Any]]]:
+    """The exit code of a study of two points, and their statuses in the order in which they ran."""
+    code = controller.run(["seed=0,1", f"root={folder}", *QUICK, *words], True)
+    paths = sorted((folder / "default" / "points").glob("*/status.json"), key=lambda path: path.stat().st_mtime_ns)
+    return code, [json.loads(path.read_text()) for path in paths]
+
+
+def fails_once(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, match: str) -> None:
+    """Let a writer find the disk full, the first time that it is to write a file of that name."""
+    write, failed = getattr(module, name), []
+
+    def full(path: Path, *rest: Any) -> None:
+        if path.name == match and not failed:
+            failed.append(path)
+            raise FULL
+        write(path, *rest)
+
+    monkeypatch.setattr(module, name, full)
+
+
+class Mirror:
+    """A mirror that only notes its end, and what the status said then."""
+
+    ends: list[str]
+
+    def __init__(self, run_dir: Path, log: Path) -> None:
+        self.run_dir = run_dir
+
+    def finish(self, interruption: Interruption) -> None:
+        self.ends.append(json.loads((self.run_dir / "status.json").read_text())["status"])
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "file"),
+    [(turn, "write_json", "env.json"), (turn, "write_text", "command.sh"), (attempt, "write_json", "launch.json")],
+)
+def test_a_full_disk_fails_its_point_and_the_next_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, file: str
+) -> None:
+    fails_once(monkeypatch, module, name, file)
+    code, statuses = two_points(tmp_path)
+    assert code == 1
+    assert [status["status"] for status in statuses] == ["failed", "ok"]
+    assert "No space left on device" in statuses[0]["reason"]
+    assert not list(tmp_path.rglob("*lease*"))
+
+
+def test_the_mirror_is_finished_whatever_happens_and_after_the_last_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Mirror.ends = []
+    monkeypatch.setattr(turn, "Mirror", Mirror)
+    fails_once(monkeypatch, attempt, "write_json", "launch.json")
+    two_points(tmp_path, "record.wandb=offline")
+    assert Mirror.ends == ["failed", "ok"]
+
+
+def test_a_point_that_cannot_be_planted_at_first_is_planted_in_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails_once(monkeypatch, rundir, "write_text", "config.yaml")
+    code, statuses = two_points(tmp_path)
+    assert (code, [status["status"] for status in statuses]) == (0, ["ok", "ok"])
+    assert not list((tmp_path / "default").glob(".*"))
+
+
+def test_a_writer_leaves_no_draft(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError):
+        rundir.write_text(tmp_path / "folder", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_processes_that_nothing_ends_are_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck(attempt.Tree):
+        left = [[7, 8], [7, 8], [8], []]
+
+        def end(self) -> list[int]:
+            return self.left.pop(0) if self.left else []
+
+    monkeypatch.setattr(attempt, "Tree", Stuck)
+    (tmp_path / "0" / "logs").mkdir(parents=True)
+    said: list[str] = []
+    environment = build({}, False, tmp_path, tmp_path, 0, 10)
+    held = lease.acquire(tmp_path)
+    assert held is not None
+    with held:
+        ended = attempt.run_attempt(
+            tmp_path / "0", ["false"], environment, 0, None, held, Interruption(), lambda: None, said.append
+        )
+    assert ended == Outcome("failed", "the launcher ended with exit code 1")
+    assert said == ["waiting for processes 7, 8, which nothing could end"]
