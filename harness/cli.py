@@ -122,7 +122,7 @@ class RunHelp(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from harness.study.reference import reference
 
-        sys.stdout.write(f"usage: harness run [-m] key=value …\n\n{reference()}\n{EXAMPLES}")
+        sys.stdout.write(f"usage: harness run [-m] key=value …\n\n{reference()}\n\n{EXAMPLES}")
         parser.exit()
 
 

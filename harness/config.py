@@ -5,6 +5,8 @@ limits as metadata, so that one function checks them all.
 """
 
 import difflib
+import math
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from omegaconf import MISSING as FROM_GROUP
 
 
 def option(default: Any, help: str, **limits: Any) -> Any:
-    """A field with its help line and its limits: `least`, `above`, `below`, `choices`."""
+    """A field with its help line and its limits: `least`, `most`, `above`, `below`, `choices`."""
     metadata = {"help": help, **limits}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
@@ -135,7 +137,7 @@ class Config:
     seq_len: int = option(2048, "tokens in a sequence", least=1)
     steps: int = option(50, "optimizer steps", least=1)
     warmup: int = option(5, "first steps, left out of the measured window", least=2)
-    seed: int = option(0, "seed of parameters, data and the order of points", least=0)
+    seed: int = option(0, "seed of parameters, data and the order of points", least=0, most=2**63 - 1)
     repeats: int = option(1, "how often each point is run", least=1)
     repeat: int = option(0, "which repeat this point is; set by the controller", least=0)
     rerun: bool = option(False, "run points again that are already ok")
@@ -188,6 +190,14 @@ def nearest(word: str, known: list[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
+def check_name(key: str, value: str) -> None:
+    """Raise ValueError for a name that cannot be part of folders, job names and web addresses."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", value):
+        raise ValueError(
+            f"{key}={value}: must be 1 to 64 letters, digits, '.', '_' or '-', and must not begin with '.' or '-'"
+        )
+
+
 def check_fields(config: Config) -> None:
     """Raise ValueError for the first field outside its limits."""
     for key, item in walk():
@@ -197,11 +207,18 @@ def check_fields(config: Config) -> None:
         limits = item.metadata
         if value is None:
             continue
+        if key.endswith(".name"):
+            check_name(key, value)
+        # Infinity would pass every lower limit, and nan trains to nothing.
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{key}={value}: must be a finite number")
         choices = limits.get("choices")
         if choices and value not in choices:
             raise ValueError(f"{key}={value}: choose one of {', '.join(choices)}{nearest(str(value), list(choices))}")
         if "least" in limits and not value >= limits["least"]:
             raise ValueError(f"{key}={value}: must be at least {limits['least']}")
+        if "most" in limits and not value <= limits["most"]:
+            raise ValueError(f"{key}={value}: must be at most {limits['most']}")
         if "above" in limits and not value > limits["above"]:
             raise ValueError(f"{key}={value}: must be above {limits['above']}")
         if "below" in limits and not value < limits["below"]:

@@ -22,7 +22,7 @@ RECORDED = re.compile(
     r"|OMP_\w+|(MKL|OPENBLAS)_NUM_THREADS|TORCH_\w+|PYTORCH_\w*ALLOC_CONF|GLOO_SOCKET_IFNAME|FI_\w+|UCX_\w+|LD_PRELOAD"
     r"|SLURM_(JOB_ID|JOB_NAME|JOB_PARTITION|JOB_NUM_NODES|NNODES|NODELIST|JOB_NODELIST|PROCID|NODEID|RESTART_COUNT)"
 )
-SECRET = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
+SECRET = re.compile(r"key|token|secret|passw|credential|auth|psk", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class Environment:
             "schema": 1,
             "kind": "environment",
             "time": time.time(),
-            "requested": self.requested,
-            "ambient": self.ambient,
+            "requested": hidden(self.requested),
+            "ambient": hidden(self.ambient),
             "cleared": self.cleared,
             "added": self.added,
-            "effective": self.effective,
+            "effective": hidden(self.effective),
             "files": [described(path) for path in hidden_files(self.variables)],
             "other": {
                 name: value
@@ -65,8 +65,9 @@ def build(
 ) -> Environment:
     """The environment of a point's processes: the caller's own, what the point asks for, and what measuring needs.
 
-    `gpus` is the number of GPUs of a host, 0 where ranks are CPU processes. A rank has the same number of threads at
-    every scale: a GPU's share of the cores, or one.
+    What measuring needs wins over what was there, and yields to what is asked for. `gpus` is the number of GPUs of a
+    host, 0 where ranks are CPU processes. A rank has the same number of threads at every scale: a GPU's share of the
+    cores, or one.
     """
     inherited = dict(os.environ)
     ambient = {name: value for name, value in sorted(inherited.items()) if name.startswith("NCCL_")}
@@ -75,19 +76,24 @@ def build(
         del inherited[name]
     wanted = {name: text(value) for name, value in requested.items()}
     threads = max(1, len(os.sched_getaffinity(0)) // gpus) if gpus else 1
-    needed = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)}
+    added = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)}
     if gpus:
         entries = max(FEWEST_ENTRIES, STEPS_IN_RING * calls_per_step)
-        needed |= {
+        added |= {
             "TORCH_NCCL_ENABLE_TIMING": "1",
             "TORCH_FR_BUFFER_SIZE": str(entries),
             "NCCL_DEBUG": "INFO",
             "NCCL_DEBUG_SUBSYS": "INIT,ENV",
             "NCCL_DEBUG_FILE": str(logs / "nccl.%h.%p.log"),
         }
-    added = {name: value for name, value in needed.items() if name not in inherited and name not in wanted}
     added |= {"PYTHONPATH": import_path(), MARKER: str(run_dir)}
+    added = {name: value for name, value in added.items() if name not in wanted}
     return Environment(wanted, ambient, cleared, added, {**inherited, **added, **wanted})
+
+
+def hidden(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables with the values of those that name a secret left out."""
+    return {name: "***" if SECRET.search(name) else value for name, value in variables.items()}
 
 
 def text(value: Any) -> str:

@@ -6,6 +6,7 @@ parent leads to all of them. All inherit the marker variable, and by it they are
 
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -50,16 +51,25 @@ class Tree:
         return left
 
 
-def marked(marker: str) -> list[psutil.Process]:
-    """Every live process of this user that carries the marker."""
-    found = []
+def carriers() -> Iterator[tuple[psutil.Process, str]]:
+    """Every live process of this user that carries a marker, with it."""
     for process in psutil.process_iter():
         try:
-            if process.environ().get(MARKER) == marker:
-                found.append(process)
+            marker = process.environ().get(MARKER)
         except psutil.Error:  # gone meanwhile, or somebody else's
             continue
-    return found
+        if marker:
+            yield process, marker
+
+
+def markers() -> set[str]:
+    """The markers of all live processes of this user."""
+    return {marker for _, marker in carriers()}
+
+
+def marked(marker: str) -> list[psutil.Process]:
+    """Every live process of this user that carries the marker."""
+    return [process for process, carried in carriers() if carried == marker]
 
 
 def end_marked(marker: str) -> list[int]:

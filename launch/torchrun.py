@@ -4,7 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from launch.environment import Environment
+from launch.environment import SECRET, Environment
 
 WORKER = "harness.worker"
 FIRST_HOST = "FIRST_HOST"
@@ -39,6 +39,7 @@ def command(run_dir: Path, attempt: int, nodes: int, ranks_per_node: int, device
 def script(words: list[str], environment: Environment, run_dir: Path) -> str:
     """A shell script that runs the same command by hand, in a copy, so that the point's own record stays as it is."""
     variables = {**environment.added, **environment.effective, **environment.requested}
+    variables = {name: value for name, value in variables.items() if not SECRET.search(name)}
     lines = [
         "#!/bin/sh",
         "# Runs this point again by hand in a new folder; the point's own record stays as it is.",

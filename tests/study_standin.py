@@ -5,6 +5,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,8 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         subprocess.Popen([sys.executable, "-c", SLEEPER], start_new_session=True)
         time.sleep(600)
+    elif mode == "vanish":  # as if the disk were gone
+        shutil.rmtree(Path(sys.argv[1]).parents[1])
     elif mode == "leaving":  # ends well, but leaves something behind
         subprocess.Popen([sys.executable, "-c", SLEEPER], start_new_session=True)
         if os.environ["RANK"] == "0":

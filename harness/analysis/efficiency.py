@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.goodput import goodput_efficiency
-from harness.analysis.intervals import Interval, over_repeats
+from harness.analysis.intervals import Interval, around, over_repeats
 from harness.analysis.summary import Row
 from harness.config import Config, walk
 
@@ -63,9 +63,10 @@ def name_rows(rows: Sequence[Row], configs: Sequence[Config]) -> None:
     """
     stems = [f"{config.model.name}-{config.parallel.name}" for config in configs]
     extras = ["" if config.nccl.name == "default" else f"-{config.nccl.name}" for config in configs]
-    works = [_work(config) for config in configs]
-    for index, text in _differences({index: (stems[index], extras[index]) for index in range(len(rows))}, works):
-        extras[index] += text
+    # By the way of scaling first: what differs between a weak and a strong curve does not tell either from its like.
+    for details in ([{"scaling": config.scaling} for config in configs], [_work(config) for config in configs]):
+        for index, text in _differences({index: (stems[index], extras[index]) for index in range(len(rows))}, details):
+            extras[index] += text
     ok = [index for index, row in enumerate(rows) if row["status"] == "ok"]
     facts = [_facts(row) for row in rows]
     for index, text in _differences({index: (stems[index], extras[index]) for index in ok}, facts):
@@ -142,12 +143,11 @@ def _estimate(values: list[tuple[Row, float]]) -> Interval:
 
 
 def _ratio(part: Interval, base: Interval, is_baseline: bool) -> Interval:
-    """A speed over the baseline's; relative half-widths add in quadrature. The baseline itself has no interval."""
+    """A speed over the baseline's; half-widths add in quadrature. The baseline itself has no interval."""
     value = part.value / base.value
     if is_baseline or part.kind is None or base.kind is None:
         return Interval(value)
-    half = value * math.hypot(part.relative(), base.relative())
-    return Interval(value, value - half, value + half, part.kind if part.kind == base.kind else "within-run")
+    return around(value, math.hypot(part.half, base.half), part.kind if part.kind == base.kind else "within-run")
 
 
 def _work(config: Config) -> dict[str, Any]:

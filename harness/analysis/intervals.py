@@ -1,4 +1,8 @@
-"""95 % intervals, and what they were taken over."""
+"""95 % intervals, and what they were taken over.
+
+All of them are intervals of rates and of their ratios, which are positive. They are therefore taken on the log scale,
+where a relative error is the same up and down: value · exp(±half).
+"""
 
 import math
 from collections.abc import Sequence
@@ -12,6 +16,8 @@ DRAWS = 2000
 SEED = 0
 # Student's t at 97.5 % where the expansion below is not yet good to 0.2 %: 1 to 4 degrees of freedom.
 FEW = (12.7062, 4.3027, 3.1824, 2.7764)
+# An interval that is wider than this share of its value says nothing about it.
+TELLING = 0.5
 
 
 @dataclass(frozen=True)
@@ -23,9 +29,22 @@ class Interval:
     hi: float | None = None
     kind: str | None = None
 
-    def relative(self) -> float:
-        """Half the interval's width as a fraction of the value; 0 where there is none."""
-        return 0.0 if self.lo is None or self.hi is None else (self.hi - self.lo) / 2 / self.value
+    @property
+    def half(self) -> float:
+        """Half the interval's width on the log scale, which is a fraction of the value; 0 where there is none."""
+        return 0.0 if self.lo is None or self.hi is None else math.log(self.hi / self.lo) / 2
+
+    @property
+    def tells(self) -> bool:
+        """Whether there is an interval, and one so narrow that it says something about the value."""
+        return self.lo is not None and self.hi is not None and self.hi - self.lo <= TELLING * self.value
+
+
+def around(value: float, half: float, kind: str) -> Interval:
+    """The interval of a positive value whose relative error is `half`."""
+    # Beyond a factor of e³⁰ either way there is nothing to tell, and much beyond it no float.
+    factor = math.exp(min(half, 30.0))
+    return Interval(value, value / factor, value * factor, kind)
 
 
 def student(freedom: int) -> float:
@@ -47,7 +66,7 @@ def over_repeats(values: Sequence[float]) -> Interval:
     sample = np.asarray(values, dtype=float)
     half = student(len(sample) - 1) * float(sample.std(ddof=1)) / math.sqrt(len(sample))
     mean = float(sample.mean())
-    return Interval(mean, mean - half, mean + half, "repeats")
+    return around(mean, half / mean, "repeats")
 
 
 def within_run(tokens: Sequence[float], seconds: Sequence[float]) -> Interval:
@@ -68,7 +87,7 @@ def within_run(tokens: Sequence[float], seconds: Sequence[float]) -> Interval:
     error = max(single, _bootstrap_error(amount, duration, length))
     freedom = steps - 1 if length == 1 else round(1.5 * steps / length) - 1
     half = student(freedom) * error * math.sqrt(steps / (steps - 1))
-    return Interval(value, value - half, value + half, "within-run")
+    return around(value, half / value, "within-run")
 
 
 def _bootstrap_error(amount: NDArray[np.float64], duration: NDArray[np.float64], length: int) -> float:

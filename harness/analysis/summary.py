@@ -7,7 +7,7 @@ from harness.analysis.goodput import BUCKETS, Ledger, ledger
 from harness.analysis.read import Events, Point, Record
 from harness.analysis.steps import first, kept
 from harness.analysis.throughput import throughput, utilisation
-from harness.plan.model import FLOPS_CONVENTION, flops_per_token, flops_per_token_causal
+from harness.plan.model import FLOPS_CONVENTION, flops_per_token, flops_per_token_causal, parameters
 
 Row = dict[str, Any]
 
@@ -38,7 +38,14 @@ def summarise(point: Point) -> Row:
         "precision": config.precision.name,
         "repeat": config.repeat,
         "scaling": config.scaling,
+        "parameters": parameters(config.model),
+        "data": config.data.name,
         "seq_len": config.seq_len,
+        "local_batch": config.local_batch,
+        "global_batch": config.global_batch or config.local_batch * gpus,
+        "steps": config.steps,
+        "compile": config.compile,
+        "activation_checkpointing": config.activation_checkpointing,
         "tokens_per_step": tokens_per_step,
         "tokens_per_gpu_step": tokens_per_step / gpus if tokens_per_step else None,
         "device_name": start.get("device_name"),
@@ -103,7 +110,7 @@ def _ranks_on_cores(point: Point) -> str:
 def _surroundings(point: Point, start: Record) -> Row:
     """Code, versions and machine: as the running processes told, else as they were started from."""
     versions = point.provenance.get("versions", {}) | start.get("versions", {})
-    git = point.provenance.get("git", {})
+    git, machine = point.provenance.get("git", {}), point.provenance.get("machine", {})
     return {
         "git_sha": git.get("sha"),
         "git_dirty": git.get("dirty"),
@@ -111,9 +118,17 @@ def _surroundings(point: Point, start: Record) -> Row:
         "cuda": versions.get("cuda"),
         "nccl_version": versions.get("nccl"),
         "driver": versions.get("driver"),
-        "processor": point.provenance.get("machine", {}).get("cpu"),
+        "processor": machine.get("cpu"),
+        "cores": machine.get("cores"),
+        "threads": _threads(point.environment),
         **_ambient(point.environment),
     }
+
+
+def _threads(environment: Record) -> int | None:
+    """OpenMP's threads of a rank, as the harness or a person set them."""
+    found = {**environment.get("other", {}), **environment.get("added", {})}.get("OMP_NUM_THREADS", "")
+    return int(found) if found.isdecimal() else None
 
 
 def _ambient(environment: Record) -> Row:

@@ -11,6 +11,8 @@ VARIABLES: dict[str, Variable] = {variable.name: variable for variable in (*SYST
 DEBUGGING_NAMES = frozenset(variable.name for variable in DEBUGGING)
 
 MOST_SOCKETS = 64
+# Variables that containers set to describe themselves, and that NCCL does not read.
+HARMLESS = frozenset({"NCCL_VERSION"})
 
 
 def check(env: dict[str, Any]) -> list[str]:
@@ -29,6 +31,26 @@ def check(env: dict[str, Any]) -> list[str]:
     return warnings
 
 
+def doubts(env: dict[str, str]) -> list[str]:
+    """Warnings about variables set where harness starts: those that NCCL would ignore or misread, one sentence each.
+
+    Values of variables that are not known are left out, for they may be secrets.
+    """
+    warnings = []
+    for name, text in env.items():
+        # NCCL takes an empty variable for one that is not set.
+        if not name.startswith("NCCL_") or name in HARMLESS or not text:
+            continue
+        if name not in VARIABLES:
+            close = nearest(name, list(VARIABLES))
+            warnings.append(f"{name} is set where harness starts: NCCL documents no such variable{close}")
+        # In any case: NCCL reads info like INFO, and no ambient variable is worth a wrong warning.
+        elif not VARIABLES[name].allows(text) and not VARIABLES[name].allows(text.upper()):
+            shown = name if VARIABLES[name].secret else f"{name}={text}"
+            warnings.append(f"{shown} is set where harness starts: must be {VARIABLES[name].accepts}")
+    return warnings
+
+
 def _text(name: str, value: Any) -> str:
     """The value as it would stand in the environment."""
     if not name.startswith("NCCL_"):
@@ -37,6 +59,8 @@ def _text(name: str, value: Any) -> str:
         )
     if name not in VARIABLES:
         raise ValueError(f"nccl.env.{name}={value}: NCCL documents no such variable{nearest(name, list(VARIABLES))}")
+    if VARIABLES[name].secret:
+        raise ValueError(f"nccl.env.{name}: would be recorded; set it in the environment where harness starts instead")
     if name == "NCCL_DEBUG_FILE":
         raise ValueError(f"nccl.env.{name}={value}: leave it out; the harness reads NCCL's log from its own file")
     # YAML's true and [a, b] would reach NCCL as "True" and "['a', 'b']", which it reads as 0 or as nonsense.

@@ -42,7 +42,7 @@ SYSTEM = (
         "Shared key of at least 32 characters that turns on TLS for host traffic.",
         pattern=r".{32,}",
         example="a key of 32 characters or more",
-        hazard="a key set here is written to the run directory in clear",
+        secret=True,
     ),
     Variable(
         "NCCL_SOCKET_NTHREADS",

@@ -15,7 +15,7 @@ class Variable:
     kind: `int` (within least and most; hexadecimal too), `bool` (0 or 1), `enum` (one of choices), `list` (choices
     with commas between, `^` excludes), `scoped` (lists of choices for each collective) or `text` (like example).
     since and removed are NCCL versions, empty where not known. hazard is one sentence, said where hazard_when (a
-    regular expression) is found in the value.
+    regular expression) is found in the value. The value of a secret is neither recorded nor shown.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Variable:
     removed: str = ""
     hazard: str | None = None
     hazard_when: str = ""
+    secret: bool = False
 
     @property
     def accepts(self) -> str:

@@ -1,9 +1,8 @@
 """A point before it starts: whether it can run, what it will do, and about what it will cost."""
 
-import re
 from dataclasses import dataclass, replace
 
-from harness.config import Config, check_fields
+from harness.config import Config, check_fields, check_name
 from harness.plan import batch, nccl
 from harness.plan.data import check_tokens
 from harness.plan.hardware import Device
@@ -26,8 +25,8 @@ GIB = 2**30
 class Plan:
     """What a point will do.
 
-    accumulation: forward passes of a rank in one step. memory_limit: bytes of one device, seconds and gpu_hours an
-    estimate with ASSUMED_MFU; None where the device is unknown. warnings: one sentence each.
+    accumulation: forward passes of a rank in one step. memory_limit: bytes that one rank has, seconds and gpu_hours
+    an estimate with ASSUMED_MFU; None where they are not known. warnings: one sentence each.
     """
 
     world_size: int
@@ -44,7 +43,7 @@ class Plan:
 
 
 def plan(config: Config, device: Device | None, memory_limit: int | None) -> Plan:
-    """The plan of one point on one kind of device.
+    """The plan of one point on one kind of device, or without one on a machine that leaves a rank `memory_limit` bytes.
 
     ValueError, one sentence with the field, its value and what would be right, for a point that cannot run.
     """
@@ -57,7 +56,7 @@ def plan(config: Config, device: Device | None, memory_limit: int | None) -> Pla
     accumulation = batch.accumulation(config)
     data_parallel = batch.data_parallel(config)
     memory = estimate(config, data_parallel)
-    memory_warnings = _check_memory(config, data_parallel, memory, memory_limit)
+    memory_warnings = _check_memory(config, device, memory, memory_limit)
     world_size = config.nodes * config.gpus_per_node
     seconds = _seconds(config, device, world_size)
     return Plan(
@@ -77,16 +76,13 @@ def plan(config: Config, device: Device | None, memory_limit: int | None) -> Pla
 
 def check_study_name(study: str) -> None:
     """Raise ValueError for a name that cannot be a folder, part of job names and of web addresses."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", study):
-        raise ValueError(
-            f"study={study}: must be 1 to 64 letters, digits, '.', '_' or '-', and must not begin with '.' or '-'"
-        )
+    check_name("study", study)
 
 
 def _check_model(config: Config) -> None:
     model = config.model
     if model.heads % model.kv_heads:
-        raise ValueError(f"model.kv_heads={model.kv_heads}: must divide model.heads={model.heads}")
+        raise ValueError(f"model.heads={model.heads}: must be a multiple of model.kv_heads={model.kv_heads}")
     if model.head_dim % 2:
         raise ValueError(f"model.head_dim={model.head_dim}: must be even, for the rotary embedding turns pairs")
     if config.parallel.kind == "ddp" and not config.parallel.reshard:
@@ -121,29 +117,35 @@ def _check_steps(config: Config) -> list[str]:
     return warnings
 
 
-def _check_memory(config: Config, data_parallel: int, memory: Memory, limit: int | None) -> list[str]:
+def _check_memory(config: Config, device: Device | None, memory: Memory, limit: int | None) -> list[str]:
     if limit is None or memory.total <= limit * (1 - MEMORY_MARGIN):
         return []
     needs = f"model.name={config.model.name}: needs about {memory.total / GIB:.1f} GiB on a rank"
+    there = f"the device's {limit / GIB:.1f} GiB"
+    if not device:
+        ranks = f"each of its {config.gpus_per_node} ranks" if config.gpus_per_node > 1 else "its one rank"
+        there = f"the {limit / GIB:.1f} GiB that this machine's memory leaves for {ranks}"
     if memory.total <= limit:
-        return [f"{needs}, close to the device's {limit / GIB:.1f} GiB; it may run out of memory"]
+        return [f"{needs}, close to {there}; it may run out of memory"]
     raise ValueError(
-        f"{needs}, {(memory.total - limit) / GIB:.1f} GiB more than the device's {limit / GIB:.1f} GiB; "
-        + _what_would_help(config, data_parallel, limit)
+        f"{needs}, {(memory.total - limit) / GIB:.1f} GiB more than {there}; {_what_would_help(config, device, limit)}"
     )
 
 
-def _what_would_help(config: Config, data_parallel: int, limit: int) -> str:
+def _what_would_help(config: Config, device: Device | None, limit: int) -> str:
     """The single changes that would fit, or all that there is to turn where none is enough."""
     changes = {
         "activation_checkpointing=full": replace(config, activation_checkpointing="full"),
         "local_batch=1": replace(config, local_batch=1),
         "parallel=fsdp": replace(config, parallel=replace(config.parallel, kind="fsdp", reshard=True)),
     }
-    fitting = [name for name, change in changes.items() if estimate(change, data_parallel).total <= limit]
+    ranks = batch.data_parallel(config)
+    fitting = [name for name, change in changes.items() if estimate(change, ranks).total <= limit]
     if fitting:
         return f"{' or '.join(fitting)} would fit"
-    return "more GPUs with parallel=fsdp, checkpointing, a shorter seq_len or a smaller model would help"
+    # More ranks on one machine's memory would leave each of them less.
+    more = "more GPUs with parallel=fsdp, " if device else ""
+    return f"{more}checkpointing, a shorter seq_len or a smaller model would help"
 
 
 def _seconds(config: Config, device: Device | None, gpus: int) -> float | None:

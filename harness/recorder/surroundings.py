@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+SECRET = re.compile(r"PSK|KEY|TOKEN|SECRET|PASS")
 VERSION = re.compile(r"NCCL version (\S+)")
 TRANSPORT = re.compile(r" via (\S+)")
 NETWORK = re.compile(r"Using network (.+?)\s*$", re.MULTILINE)
@@ -51,5 +52,9 @@ def nccl_start(logs: Path, environment: Mapping[str, str]) -> dict[str, Any]:
         "version": version.group(1) if version else None,
         "transports": sorted(set(TRANSPORT.findall(text))) or None,
         "network": network.group(1) if network else None,
-        "env": {name: value for name, value in sorted(environment.items()) if name.startswith("NCCL_")},
+        "env": {
+            name: "***" if SECRET.search(name) else value
+            for name, value in sorted(environment.items())
+            if name.startswith("NCCL_")
+        },
     }

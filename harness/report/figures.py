@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.analysis.efficiency import Curve, Scale
 from harness.analysis.goodput import BUCKETS
-from harness.analysis.intervals import Interval
+from harness.analysis.intervals import TELLING, Interval
 from harness.analysis.summary import Row
 from harness.report.words import names, number, percent, span, unit
 
@@ -88,8 +88,8 @@ def efficiency(curves: Sequence[Curve], rows: Sequence[Row]) -> Figure:
     """A panel a curve: curves with different baselines never share an axis. All panels have the same range."""
     over = unit(rows)
     shares = [scale.efficiency for curve in curves for scale in curve.scales]
-    low = min(share.value if share.lo is None else share.lo for share in shares)
-    high = max(share.value if share.hi is None else share.hi for share in shares)
+    low = min(share.lo if share.lo is not None and share.tells else share.value for share in shares)
+    high = max(share.hi if share.hi is not None and share.tells else share.value for share in shares)
     floor = max(0.0, min(0.8, int(low * 10) / 10 - 0.1))
     columns = min(PANELS_A_ROW, len(curves))
     lines = -(-len(curves) // columns)
@@ -235,8 +235,9 @@ def goodput(rows: Sequence[Row]) -> Figure:
 
 
 def _line(curve: Curve, index: int, gpus: list[int], values: list[Interval], text: list[str]) -> Dict:
-    up = [0 if value.hi is None else value.hi - value.value for value in values]
-    down = [0 if value.lo is None else value.value - value.lo for value in values]
+    # A bar that tells nothing would only stretch the axis; its bounds are read where one points at the value.
+    up = [value.hi - value.value if value.hi is not None and value.tells else 0 for value in values]
+    down = [value.value - value.lo if value.lo is not None and value.tells else 0 for value in values]
     error = {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1.2, "width": 4}
     return {
         "type": "scatter",
@@ -311,7 +312,11 @@ def _repeats(curves: Sequence[Curve]) -> str:
     named = {"repeats": "t-interval over repeats", "within-run": "within-run, moving-block bootstrap over steps"}
     bars = " or ".join(named[kind] for kind in kinds)
     runs = f"{_range(repeats)} repeat{'s' * (repeats != [1])} a scale"
-    return f"{runs[0].upper()}{runs[1:]}." + f" Bars: 95 % intervals, {bars}." * bool(bars)
+    drawn = f" Bars: 95 % intervals, {bars}." * bool(bars)
+    intervals = [value for scale in scales for value in (scale.tokens_per_s, scale.efficiency) if value.kind]
+    if not all(value.tells for value in intervals):
+        drawn += f" Those wider than {percent(TELLING)} of their value tell nothing and are not drawn."
+    return f"{runs[0].upper()}{runs[1:]}.{drawn}"
 
 
 def _baselines(curves: Sequence[Curve]) -> str:

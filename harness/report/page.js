@@ -16,6 +16,14 @@
     gridcolor: colour("--rule"), linecolor: colour("--rule"), zerolinecolor: colour("--rule"),
     tickcolor: colour("--rule"), title: { font: { size: 13 } }, automargin: true,
   });
+  // Panels that stand side by side on a wide page stand below each other on a narrow one.
+  const narrow = matchMedia("(max-width: 52rem)");
+  const stack = whole => {
+    const rows = whole.grid.rows;
+    const panels = whole.annotations.length;
+    whole.grid = { ...whole.grid, rows: panels, columns: 1 };
+    whole.height *= panels / rows;
+  };
   const layout = own => {
     const whole = {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest",
@@ -27,6 +35,7 @@
       margin: { l: 64, r: 24, t: 56, b: 56 },
       ...resolved(own),
     };
+    if (whole.grid && narrow.matches) stack(whole);
     whole.legend = { orientation: "h", x: 0, y: 1, yanchor: "bottom", ...whole.legend };
     for (const key of Object.keys(whole)) {
       if (/^[xy]axis\d*$/.test(key)) {
@@ -44,5 +53,5 @@
     }
   };
   draw();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  for (const change of [narrow, matchMedia("(prefers-color-scheme: dark)")]) change.addEventListener("change", draw);
 })();

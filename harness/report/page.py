@@ -17,12 +17,14 @@ from harness.analysis.efficiency import Curve
 from harness.analysis.summary import Row
 from harness.report import tables
 from harness.report.figures import Figure, figures
-from harness.report.words import tally, unit
+from harness.report.words import ran, tally, unit
 
 HERE = Path(__file__).parent
 PROVENANCE = {
     "device_name": "device",
     "processor": "processor",
+    "cores": "cores of a host",
+    "threads": "threads of a rank",
     "backend": "backend",
     "git_sha": "code",
     "torch": "torch",
@@ -43,6 +45,7 @@ def page(document: dict[str, Any], curves: Sequence[Curve]) -> str:
         style=(HERE / "style.css").read_text(),
         findings=f'<ul class="findings{many}">{_items(findings)}</ul>',
         about=escape(f"{tally(rows)}. Written {written}."),
+        ran=f'<p class="about">{escape(" · ".join(ran(rows)))}</p>' * bool(rows),
         points_note=escape(_points_note(rows)),
         points=tables.html(rows),
         warnings=f'<ul class="note">{_items(document["warnings"])}</ul>' * bool(document["warnings"]),
@@ -82,7 +85,8 @@ def _provenance(rows: Sequence[Row]) -> str:
         values = dict.fromkeys(
             f"{row[key]} (with uncommitted changes)" if key == "git_sha" and row["git_dirty"] else str(row[key])
             for row in rows
-            if row[key] is not None
+            # On CPUs the device is the processor.
+            if row[key] is not None and (key, row[key]) != ("processor", row["device_name"])
         )
         if values:
             lines.append(f"<dt>{title}</dt><dd>{escape(', '.join(values))}</dd>")

@@ -8,8 +8,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from harness.analysis.intervals import Interval
 from harness.analysis.summary import Row
-from harness.report.words import gibibytes, milliseconds, names, number, percent, unit
+from harness.report.words import gibibytes, loss, milliseconds, names, number, percent, ran, span, unit
 
 TERMINAL = ("tokens_per_s", "tokens_per_s_gpu", "efficiency", "step_s_p50", "mfu", "all_reduce_s_p50")
 STYLES = {"ok": "green", "running": "cyan", "pending": "dim", "queued": "dim"}
@@ -44,14 +45,16 @@ COLUMNS = (
         "goodput (tokens/s)", "goodput_tokens_per_s", number, lambda row: f"{percent(row['goodput_fraction'])} of time"
     ),
     Column("peak memory (GiB)", "peak_memory_bytes", gibibytes),
-    Column("last loss", "loss_last", number),
+    Column("last loss", "loss_last", loss),
 )
 
 
 def table(document: dict[str, Any]) -> Table:
-    """The points of a report's document for a terminal."""
+    """The points of a report's document for a terminal, what they did above and what to doubt about them below."""
     rows = document["points"]
-    made = Table(title=Text(f"study {document['study']}"), title_justify="left")
+    # Text, not str: names and reasons must not be read as markup.
+    title = Text("\n".join([f"study {document['study']}", *([", ".join(ran(rows))] if rows else [])]))
+    made = Table(title=title, title_justify="left", caption=Text("\n".join(_doubts(rows))), caption_justify="left")
     used = [column for column in _used(rows) if column.key in TERMINAL]
     made.add_column("point", no_wrap=True)
     made.add_column("status")
@@ -59,9 +62,13 @@ def table(document: dict[str, Any]) -> Table:
     for column in used:
         made.add_column(_head(column, rows), justify="right")
     for name, row in zip(names(rows), rows, strict=True):
-        # Text, not str: names and reasons must not be read as markup.
         status = Text(str(row["status"]), style=STYLES.get(row["status"], "red"))
-        made.add_row(Text(name), status, str(row["gpus"]), *(Text(column.text(row)) for column in used))
+        made.add_row(
+            Text(f"{name} *" if _brief(row) else name),
+            status,
+            str(row["gpus"]),
+            *(Text(column.text(row)) for column in used),
+        )
     return made
 
 
@@ -79,18 +86,20 @@ def markdown(rows: Sequence[Row]) -> str:
 def html(rows: Sequence[Row]) -> str:
     """The points as an HTML table; columns that no point has a value for are left out."""
     used = _used(rows)
-    heads = "".join(f'<th scope="col" class="number">{escape(_head(column, rows))}</th>' for column in used)
+    # A unit such as tokens/s/GPU may be broken, for its column is narrower.
+    titles = [escape(_head(column, rows)).replace("/", "/<wbr>") for column in used]
+    heads = "".join(f'<th scope="col" class="number">{title}</th>' for title in titles)
     body = []
     for name, row in zip(names(rows), rows, strict=True):
         status = escape(str(row["status"]))
         known = status if status in (*STYLES, "invalid", "preempted") else "bad"
-        remarks = f"<small>{escape(_remarks(row))}</small>" * bool(_remarks(row))
         cells = "".join(f'<td class="number">{_number_cell(column, row)}</td>' for column in used)
         body.append(
             f'<tr><th scope="row">{escape(name)}{_small(str(row["slug"]))}</th>'
-            f'<td><span class="status {known}">{status}</span>{remarks}</td>'
-            f'<td class="number">{row["gpus"]}</td>{cells}</tr>'
+            f'<td><span class="status {known}">{status}</span></td><td class="number">{row["gpus"]}</td>{cells}</tr>'
         )
+        if _remarks(row):
+            body.append(f'<tr class="remarks"><td colspan="{3 + len(used)}">{escape(_remarks(row))}</td></tr>')
     return (
         f'<table><thead><tr><th scope="col">point</th><th scope="col">status</th>'
         f'<th scope="col" class="number">{unit(rows)}</th>{heads}</tr></thead>'
@@ -108,7 +117,7 @@ def _head(column: Column, rows: Sequence[Row]) -> str:
 
 def _busbw(row: Row) -> str:
     busbw = row["all_reduce_busbw"]
-    return "" if busbw is None else f"busbw {number(busbw / 1e9, 3)} GB/s"
+    return "" if busbw is None else f"busbw; {number(busbw / 1e9, 3)} GB/s"
 
 
 def _rate_span(row: Row) -> str:
@@ -118,13 +127,34 @@ def _rate_span(row: Row) -> str:
 
 
 def _baseline(row: Row) -> str:
-    if row["efficiency_lo"] is None:
-        return "is the baseline" if row["label"] == row["baseline"] else f"of {row['baseline']}"
-    return f"[{row['efficiency_lo'] * 100:.1f}, {row['efficiency_hi'] * 100:.1f}]; of {row['baseline']}"
+    if row["label"] == row["baseline"]:
+        # Its repeats are divided by their mean, a single run by itself.
+        return "is the baseline" if row["efficiency"] == 1 else "part of the baseline"
+    interval = Interval(row["efficiency"], row["efficiency_lo"], row["efficiency_hi"])
+    if interval.lo is None:
+        return f"of {row['baseline']}"
+    return f"{span(interval) if interval.tells else 'too uncertain to tell'}; of {row['baseline']}"
 
 
 def _remarks(row: Row) -> str:
     return "; ".join(text for text in (row["reason"], row["warnings"]) if text)
+
+
+def _brief(row: Row) -> str:
+    """The reason, or the first warning and how many there are."""
+    if row["reason"]:
+        return str(row["reason"])
+    first, *others = (row["warnings"] or "").split("; ")
+    return f"{first} (and {len(others)} more)" if others else first
+
+
+def _doubts(rows: Sequence[Row]) -> list[str]:
+    """A line for each remark, with the points that it is about."""
+    about: dict[str, list[str]] = {}
+    for name, row in zip(names(rows), rows, strict=True):
+        if text := _brief(row):
+            about.setdefault(text, []).append(name)
+    return [f"* {', '.join(points)}: {text}" for text, points in about.items()]
 
 
 def _number_cell(column: Column, row: Row) -> str:
@@ -132,7 +162,9 @@ def _number_cell(column: Column, row: Row) -> str:
 
 
 def _small(text: str) -> str:
-    return f"<small>{escape(text)}</small>" if text else ""
+    # Names of baselines may be long; everything else keeps its line.
+    wraps = ' class="wraps"' * text.startswith("of ")
+    return f"<small{wraps}>{escape(text)}</small>" if text else ""
 
 
 def plain(text: str) -> str:

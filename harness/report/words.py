@@ -1,6 +1,6 @@
 """Numbers and findings as a person reads them. Plain text: whoever puts it on a page escapes it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from harness.analysis.efficiency import Curve
 from harness.analysis.intervals import Interval
@@ -8,6 +8,7 @@ from harness.analysis.summary import Row
 
 NONE = "–"
 BEYOND_IDEAL = 1.1
+_CHECKPOINTING = {"none": "no activation checkpointing", "full": "full activation checkpointing"}
 # What should be one and the same behind all figures of a study, and what it is called.
 ALIKE = {
     "git_sha": "commit",
@@ -36,6 +37,10 @@ def milliseconds(value: float | None) -> str:
 
 def gibibytes(value: float | None) -> str:
     return NONE if value is None else number(value / 2**30, 3)
+
+
+def loss(value: float | None) -> str:
+    return NONE if value is None else f"{value:.3f}"
 
 
 def percent(value: float | None) -> str:
@@ -95,6 +100,32 @@ def differences(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def ran(rows: Sequence[Row]) -> list[str]:
+    """What the points did, a phrase a fact; where they differ, all that there is of it.
+
+    Parameters stand beside the model's name, for a model whose sizes were changed keeps its name.
+    """
+    one = unit(rows)[:-1]
+
+    def batch(row: Row) -> str:
+        if row["scaling"] == "strong":
+            return f"{_many(row['global_batch'], 'sequence')} a step, {row['local_batch']} at once a {one}"
+        return f"{_many(row['local_batch'], 'sequence')} a {one} and step"
+
+    facts: list[Callable[[Row], str]] = [
+        lambda row: f"{row['model']} ({row['parameters']:,} parameters)",
+        lambda row: _many(row["seq_len"], "token") + " a sequence",
+        batch,
+        lambda row: str(row["precision"]),
+        lambda row: "compiled" if row["compile"] else "not compiled",
+        lambda row: _CHECKPOINTING.get(row["activation_checkpointing"], ""),
+        lambda row: f"{row['data']} data",
+        lambda row: _many(row["steps"], "step"),
+    ]
+    phrases = (" or ".join(dict.fromkeys(fact(row) for row in rows)) for fact in facts)
+    return [phrase for phrase in phrases if phrase]
+
+
 def tally(rows: Sequence[Row]) -> str:
     """How the points stand: `6 points: 4 ok, 1 oom, 1 failed`."""
     statuses = [str(row["status"]) for row in rows]
@@ -106,15 +137,17 @@ def tally(rows: Sequence[Row]) -> str:
 def _kept(curve: Curve, over: str, doubted: bool) -> str:
     efficiency = curve.largest.efficiency
     interval = f" {span(efficiency)}" if efficiency.kind else ""
-    what = "tokens/s" if curve.scaling == "weak" else "speed at a fixed batch"
-    sentence = (
-        f"{curve.name} keeps {percent(efficiency.value)}{interval} of its {what} per {over[:-1]} "
-        f"from {curve.baseline.gpus} to {_count(curve.largest.gpus, over)}"
-    )
+    what = "tokens/s" if curve.scaling == "weak" else "speed at a fixed global batch"
+    of = f"of its {what} per {over[:-1]} from {curve.baseline.gpus} to {_count(curve.largest.gpus, over)}"
+    sentence = f"{curve.name} keeps {percent(efficiency.value)}{interval} {of}"
+    if efficiency.kind and not efficiency.tells:
+        runs = min(len(curve.baseline.slugs), len(curve.largest.slugs))
+        sentence = f"{curve.name}: {_many(runs, 'run')} of a scale can't tell what it keeps {of}"
     if doubted:
         return f"{sentence}; with more ranks than cores, not a scaling measurement."
     # Caches or a disturbed baseline: either way not what the strategy gains.
-    return f"{sentence}; more than ideal, so doubt the baseline." if efficiency.value > BEYOND_IDEAL else f"{sentence}."
+    beyond = efficiency.value > BEYOND_IDEAL and (efficiency.tells or not efficiency.kind)
+    return f"{sentence}; more than ideal, so doubt the baseline." if beyond else f"{sentence}."
 
 
 def _beyond(curve: Curve, rows: Sequence[Row], over: str) -> str:
@@ -127,6 +160,10 @@ def _value(value: str | bool | None) -> str:
     if value is None:
         return "unknown"
     return ("yes" if value else "no") if isinstance(value, bool) else value or "none"
+
+
+def _many(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
 def _count(gpus: int, over: str) -> str:

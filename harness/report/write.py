@@ -11,7 +11,7 @@ from harness.analysis.points import points
 from harness.analysis.read import read_study
 from harness.report import tables
 from harness.report.page import page
-from harness.report.words import differences, headline, tally
+from harness.report.words import differences, headline, ran, tally
 
 SCHEMA = 1
 
@@ -53,4 +53,6 @@ def _summary(document: dict[str, Any]) -> str:
     lines = [*document["headline"], *document["warnings"]]
     findings = "".join(f"- {tables.plain(line)}\n" for line in lines)
     title = tables.plain(f"Scaling study {document['study']}")
-    return f"# {title}\n\n{findings}\n{tally(document['points'])}.\n\n{tables.markdown(document['points'])}"
+    rows = document["points"]
+    about = f"{tally(rows)}." + f" {tables.plain(', '.join(ran(rows)))}." * bool(rows)
+    return f"# {title}\n\n{findings}\n{about}\n\n{tables.markdown(rows)}"

@@ -100,6 +100,12 @@ def holder(run_dir: Path) -> dict[str, Any] | None:
     return None if last is None or stale(last, now=time.time()) else read(last)
 
 
+def deserted(run_dir: Path) -> bool:
+    """Whether somebody held the point and has disappeared."""
+    last = newest(run_dir)
+    return last is not None and stale(last, now=time.time())
+
+
 def stale(path: Path, now: float) -> bool:
     """Whether the holder is gone: known to be dead on this machine, or silent for too long.
 

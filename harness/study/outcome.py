@@ -81,7 +81,7 @@ def message(path: Path) -> str | None:
     """An error file's exception type and the first line of its message; None where the rank died writing it."""
     try:
         found = json.loads(path.read_text())["message"]
-    except ValueError:
+    except (ValueError, KeyError, TypeError):
         return None
     text = found["message"] if isinstance(found, dict) else found
     return str(text).strip().split("\n")[0]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from harness.config import Config
+from harness.config import Config, check_fields
 from harness.plan.hardware import Device, find, named
 from harness.plan.point import Plan, plan
 from harness.study.point import Point
@@ -33,10 +33,11 @@ def plan_all(points: list[Point], machine: Machine) -> list[Planned]:
 def planned(point: Point, machine: Machine) -> Planned:
     config = point.config
     try:
-        device, limit = target(config, machine)
-        made = plan(config, device, limit)
+        check_fields(config)
         if config.launcher.kind == "local":
             check_here(config, machine)
+        device, limit = target(config, machine)
+        made = plan(config, device, limit)
     except ValueError as error:
         return Planned(point, None, str(error))
     return Planned(point, made)

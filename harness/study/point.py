@@ -40,7 +40,14 @@ class Point:
 
     @property
     def study_dir(self) -> Path:
-        return Path(self.config.root).expanduser().resolve() / self.config.study
+        root = self.config.root
+        try:
+            folder = Path(root).expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"root={root}: no such person on this machine") from error
+        if not root:
+            raise ValueError("root=: name a folder, '.' for this one")
+        return folder.resolve() / self.config.study
 
     @property
     def run_dir(self) -> Path:
@@ -71,6 +78,8 @@ def spread(configs: list[Config]) -> list[Point]:
     """Every repeat of every configuration; ValueError where two of them are the same work, or not of one study."""
     first = configs[0]
     for config in configs:
+        if config.repeats < 1:
+            raise ValueError(f"repeats={config.repeats}: must be at least 1")
         for key, one, other in (
             ("study", first.study, config.study),
             ("root", first.root, config.root),

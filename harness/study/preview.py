@@ -8,7 +8,7 @@ from harness.plan.collectives import calls_per_step
 from harness.study.planning import Planned, on_gpus, oversubscribed
 from launch import torchrun
 from launch.devices import Machine
-from launch.environment import Environment, build
+from launch.environment import Environment, build, hidden
 
 
 def preview(order: list[Planned], machine: Machine) -> Iterator[str]:
@@ -66,7 +66,8 @@ def dry_run(order: list[Planned], machine: Machine) -> Iterator[str]:
         yield f"[{position}/{len(order)}] {planned.point.slug}"
         for name in environment.cleared:
             yield f"unset {name}"
-        for name, value in sorted({**environment.ambient, **environment.added, **environment.requested}.items()):
+        shown = hidden({**environment.ambient, **environment.added, **environment.requested})
+        for name, value in sorted(shown.items()):
             if name not in environment.cleared:
                 yield f"export {name}={shlex.quote(value)}"
         if (nodes := planned.point.config.nodes) > 1:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from harness.config import GROUPS, default, describe, walk
-from harness.study.conf import options
+from harness.study.conf import defaults, options
 
 
 def reference() -> str:
@@ -13,7 +13,8 @@ def reference() -> str:
 def lines() -> Iterator[str]:
     yield "groups (group=option; -m sweeps over option,option):"
     for group in (*GROUPS, "experiment"):
-        yield f"  {group:<12} {', '.join(options(group))}"
+        names = (f"{name} (default)" if defaults().get(group) == name else name for name in options(group))
+        yield f"  {group:<12} {', '.join(names)}"
     yield ""
     yield "keys (key=value), with type, default and meaning:"
     for key, item in walk():

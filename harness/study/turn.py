@@ -22,9 +22,8 @@ from harness.study.rundir import archive, plant, read_status, write_config, writ
 from launch import torchrun
 from launch.devices import Machine
 from launch.environment import Environment
-from launch.local import end_marked
+from launch.local import end_marked, markers
 
-UNSTARTED = ("pending", "queued", "invalid")
 SKIPPED = Outcome("skipped")
 
 
@@ -46,14 +45,20 @@ def take(planned: Planned, position: int, title: str, session: Session) -> Outco
     held = lease.acquire(run_dir)
     if held is not None:
         with held:
-            status = read_status(run_dir)
+            try:
+                status = read_status(run_dir)
+            except ValueError as error:
+                status, was = None, f"damaged ({error})"
+            else:
+                was = status["status"] if status else "without a status"
             if reason := done(planned, status, session):
                 say(f"{title}: skipped, {reason}")
                 return SKIPPED
+            end_deserted()
             end_marked(str(run_dir))
-            if status is None or status["status"] in UNSTARTED:
+            if not (run_dir / "attempts").exists():
                 return start(planned, position, title, session, held)
-            say(f"{title}: was {status['status']}, kept as {set_aside(run_dir, status, held).name}")
+            say(f"{title}: was {was}, kept as {set_aside(run_dir, status, held).name}")
         # The lease went with the old directory; the new one is anybody's until it is held.
         plant(point)
         held = lease.acquire(run_dir)
@@ -64,9 +69,16 @@ def take(planned: Planned, position: int, title: str, session: Session) -> Outco
         return start(planned, position, title, session, held)
 
 
-def set_aside(run_dir: Path, status: dict[str, Any], held: lease.Lease) -> Path:
+def end_deserted() -> None:
+    """End what dead controllers have left running on this machine: it would be measured along with the next point."""
+    for run_dir in {Path(marker) for marker in markers()}:
+        if lease.deserted(run_dir):
+            end_marked(str(run_dir))
+
+
+def set_aside(run_dir: Path, status: dict[str, Any] | None, held: lease.Lease) -> Path:
     """Rename the run directory of a point that runs again, its status made true before."""
-    if status["status"] == "running":
+    if status is not None and status["status"] == "running":
         write_status(run_dir, "failed", "its controller disappeared", attempt=status["attempt"])
     return archive(held, run_dir)
 
@@ -142,6 +154,8 @@ def run(planned: Planned, position: int, title: str, session: Session, held: lea
             write_status(run_dir, outcome.status, outcome.reason, outcome.rank, attempt=0)
         figures = [*pace.figures(), f"{time.monotonic() - begin:.1f} s"]
         say(f"{title}: {outcome.status}, {', '.join(figures)}" + (f"; {outcome.reason}" if outcome.reason else ""))
+    if (mirrored := read_json(run_dir / "mirror.json")) and mirrored.get("reason"):
+        say(f"{title}: W&B mirror {mirrored.get('mode_used') or 'nowhere'}: {mirrored['reason']}")
     return outcome
 
 

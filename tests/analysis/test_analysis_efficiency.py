@@ -1,10 +1,11 @@
 """Curves, baselines, the weak and strong formulas, and points.csv's columns."""
 
 import dataclasses
+import json
 
 import polars as pl
 import pytest
-from run_dirs import add_point, demo_study, make_attempt, make_config, make_study
+from run_dirs import EPOCH, add_point, demo_study, make_attempt, make_config, make_study, record
 
 from harness.analysis.efficiency import curves
 from harness.analysis.points import points
@@ -90,7 +91,7 @@ def test_repeats_give_the_interval_and_the_baseline_their_mean(tmp_path):
     assert curve.largest.efficiency.value == pytest.approx(0.5)
     assert curve.largest.efficiency.kind == curve.largest.tokens_per_s.kind == "repeats"
     # t(2)·s/√3 = 4.303·0.1/1.732 on both sides of the ratio, in quadrature.
-    assert curve.largest.efficiency.relative() == pytest.approx(0.2484 * 2**0.5, rel=1e-3)
+    assert curve.largest.efficiency.half == pytest.approx(0.2484 * 2**0.5, rel=1e-3)
     assert curve.baseline.efficiency.kind is None
 
 
@@ -111,6 +112,45 @@ def test_what_is_other_work_is_another_curve(tmp_path):
         "tiny-fsdp local_batch=1": 2,
         "tiny-fsdp local_batch=4": 1,
     }
+
+
+def test_a_strong_curve_is_not_named_after_what_only_tells_it_from_weak_ones(tmp_path):
+    study = make_study(tmp_path)
+    for gpus in (1, 2):
+        add(study, make_config(gpus=gpus, local_batch=4))
+        add(study, make_config(gpus=gpus, scaling="strong", global_batch=8))
+    names = [curve.name for curve in curves(points(read_study(study)).to_dicts())]
+    assert names == ["tiny-ddp scaling=strong", "tiny-ddp scaling=weak"]
+
+
+@pytest.mark.parametrize("seconds", [(0.05, 0.15), (0.01, 10.0)])
+def test_two_repeats_that_differ_much_have_an_interval_of_positive_numbers(tmp_path, seconds):
+    study = make_study(tmp_path)
+    for gpus in (1, 2):
+        for repeat, scale in enumerate(seconds):
+            add(study, make_config(gpus=gpus, repeat=repeat), scale=scale)
+    [curve] = curves(points(read_study(study)).to_dicts())
+    for interval in (curve.largest.efficiency, curve.largest.tokens_per_s):
+        assert 0 < interval.lo < interval.value < interval.hi
+        assert not interval.tells
+
+
+def test_what_was_run_is_in_the_table(tmp_path):
+    study = make_study(tmp_path)
+    path = add(study, make_config(gpus=2, local_batch=3, compile=True))
+    (path / "env.json").write_text(json.dumps(environment({"OMP_NUM_THREADS": "7"})))
+    add(study, make_config(gpus=2, scaling="strong", global_batch=8, activation_checkpointing="full"))
+    rows = points(read_study(study)).to_dicts()
+    columns = "parameters data local_batch global_batch steps compile activation_checkpointing cores threads"
+    assert [[row[name] for name in columns.split()] for row in sorted(rows, key=lambda row: -row["local_batch"])] == [
+        [853120, "bytes", 3, 6, 30, True, "none", 2, 7],
+        [853120, "bytes", 1, 8, 30, False, "full", 2, None],
+    ]
+
+
+def environment(added):
+    texts = {"requested": {}, "ambient": {}, "effective": {}, "other": {}}
+    return record("environment", EPOCH, None, **texts, added=added, cleared=[], files=[])
 
 
 def test_other_tokens_per_gpu_or_devices_are_another_curve(tmp_path):

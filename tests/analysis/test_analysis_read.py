@@ -7,6 +7,7 @@ import pytest
 from run_dirs import add_point, demo_study, make_attempt, make_config, make_study
 
 from harness.analysis.read import read_lines, read_point, read_study
+from harness.analysis.summary import summarise
 
 
 def test_a_torn_last_line_is_skipped_and_named(tmp_path):
@@ -62,6 +63,25 @@ def test_records_of_another_schema_are_skipped_and_named(tmp_path):
     point = read_point(path)
     assert {record["schema"] for record in point.events[0]} == {1}
     assert point.warnings == ["attempt 0: events.jsonl: skipped 1 records of another schema"]
+
+
+def test_records_that_lack_fields_are_skipped_and_named(tmp_path):
+    config = make_config()
+    launch, events = make_attempt(config, [0.1] * 5)
+    del launch["start"], events[3]["duration_s"], events[4]["start"], events[5]["kind"]
+    path = add_point(make_study(tmp_path), config, [(launch, events)])
+    (path / "status.json").write_text("{}")
+    (path / "env.json").mkdir()
+    point = read_point(path)
+    assert (point.launches, point.status["status"]) == ([], "pending")
+    assert point.events == {0: events[:3] + events[6:]}
+    assert point.warnings == [
+        "status.json lacks kind",
+        "env.json is not readable",
+        "launch.json lacks start",
+        "attempt 0: events.jsonl: skipped 3 records that lack duration_s, kind, start",
+    ]
+    summarise(point)
 
 
 def test_superseded_points_and_folders_without_configuration_are_left_out(tmp_path):

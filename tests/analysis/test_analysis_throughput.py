@@ -99,9 +99,10 @@ def test_student(freedom, table):
 
 
 def test_over_repeats():
-    """1, 2, 3: mean 2, deviation 1, t(2) = 4.303."""
+    """1, 2, 3: mean 2, deviation 1, t(2) = 4.303; relative to the mean, up and down on the log scale."""
     mean = over_repeats([1.0, 2.0, 3.0])
-    assert mean.hi - mean.value == pytest.approx(4.303 / np.sqrt(3), rel=1e-3)
+    assert mean.hi / mean.value == pytest.approx(np.exp(4.303 / np.sqrt(3) / 2), rel=1e-3)
+    assert mean.value / mean.lo == pytest.approx(mean.hi / mean.value)
     assert (mean.value, mean.kind) == (2.0, "repeats")
 
 

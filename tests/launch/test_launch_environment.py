@@ -62,8 +62,10 @@ def test_measuring_variables_are_for_gpus_and_yield_to_the_person(monkeypatch: p
     assert made().added["NCCL_DEBUG_FILE"] == "/s/p/slug/attempts/0/logs/nccl.%h.%p.log"
     assert not any("NCCL" in name for name in made(gpus=0).added)
     monkeypatch.setenv("NCCL_DEBUG", "WARN")
-    assert made().effective["NCCL_DEBUG"] == "WARN"
-    assert "NCCL_DEBUG" not in made().added
+    monkeypatch.setenv("NCCL_DEBUG_FILE", "/tmp/elsewhere")
+    assert made().effective["NCCL_DEBUG"] == "INFO"
+    assert made().effective["NCCL_DEBUG_FILE"].endswith("logs/nccl.%h.%p.log")
+    assert made().ambient["NCCL_DEBUG"] == "WARN"
     assert made({"NCCL_DEBUG": "TRACE"}).effective["NCCL_DEBUG"] == "TRACE"
 
 
@@ -100,7 +102,7 @@ def test_the_record_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment.variables["HF_TOKEN"] == "verysecret2"
     document = environment.document()
     assert document["other"] == {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_JOB_ID": "17"}
-    written = json.dumps(document) + torchrun.script(["true"], environment, Path("/s/p/slug"))
+    written = json.dumps(document) + torchrun.torchrun.script(["true"], environment, Path("/s/p/slug"))
     for secret in (*SECRETS.values(), "private"):
         assert secret not in written
 
@@ -134,3 +136,16 @@ def test_the_script_survives_hostile_words(tmp_path: Path, monkeypatch: pytest.M
     assert (point, log) == (new, f"--log={new}/logs")
     assert (Path(new) / "config.yaml").exists()
     assert not list(tmp_path.rglob("pwned"))
+
+
+def test_ambient_threads_do_not_make_ranks_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert made(gpus=0).variables["OMP_NUM_THREADS"] == "1"
+
+
+def test_a_secret_among_nccls_variables_reaches_the_ranks_and_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NCCL_PSK", "hunter2")
+    environment = made()
+    assert environment.variables["NCCL_PSK"] == "hunter2"
+    assert "hunter2" not in json.dumps(environment.document())
+    assert "hunter2" not in torchrun.script(["true"], environment, Path("/s/p/slug"))

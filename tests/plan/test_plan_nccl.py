@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plan_configs import group, rows
 
-from harness.plan.nccl import DEBUGGING_NAMES, VARIABLES, check
+from harness.plan.nccl import DEBUGGING_NAMES, VARIABLES, check, doubts
 
 
 def test_the_registry_knows_the_documented_variables_and_says_what_each_means() -> None:
@@ -131,7 +131,8 @@ def test_excluding_ll128_is_no_hazard_and_forcing_an_algorithm_for_one_collectiv
 
 
 @given(
-    st.sampled_from(sorted(set(VARIABLES) - {"NCCL_DEBUG_FILE"})), st.one_of(st.text(), st.integers(), st.booleans())
+    st.sampled_from(sorted(set(VARIABLES) - {"NCCL_DEBUG_FILE", "NCCL_PSK"})),
+    st.one_of(st.text(), st.integers(), st.booleans()),
 )
 def test_any_value_is_either_taken_or_refused_by_its_name(name: str, value: object) -> None:
     try:
@@ -140,3 +141,35 @@ def test_any_value_is_either_taken_or_refused_by_its_name(name: str, value: obje
     except ValueError as error:
         refusal = str(error)
     assert refusal is None or refusal.startswith(f"nccl.env.{name}=")
+
+
+def test_a_secret_is_refused_without_showing_it() -> None:
+    with pytest.raises(ValueError, match=r"^nccl\.env\.NCCL_PSK: .*set it in the environment") as caught:
+        check({"NCCL_PSK": "s3cret" * 8})
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("env", "warning"),
+    [
+        ({"NCCL_AGLO": "ring"}, "NCCL_AGLO is set .*no such variable; did you mean 'NCCL_ALGO'"),
+        ({"NCCL_IB_TIMEOUT": "32"}, "NCCL_IB_TIMEOUT=32 .*must be an integer from 0 to 31"),
+        ({"NCCL_P2P_DISABLE": "true"}, "NCCL_P2P_DISABLE=true .*must be 0 or 1"),
+    ],
+    ids=str,
+)
+def test_ambient_variables_that_nccl_would_ignore_or_misread_are_doubted(env: dict[str, str], warning: str) -> None:
+    [line] = doubts({**env, "NCCL_DEBUG": "INFO"})
+    assert re.search(warning, line)
+    assert "\n" not in line
+
+
+def test_harmless_ambient_variables_are_not_doubted() -> None:
+    env = {"NCCL_VERSION": "2.28.3-1", "NCCL_DEBUG": "info", "NCCL_NET": "", "NCCL_NVLS_ENABLE": "0", "PATH": "/bin"}
+    assert doubts(env) == []
+
+
+def test_doubts_show_no_secrets() -> None:
+    lines = doubts({"NCCL_PSK": "s3cret", "NCCL_PSKK": "s3cret"})
+    assert len(lines) == 2
+    assert "s3cret" not in "".join(lines)

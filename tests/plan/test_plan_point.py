@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plan_configs import ROOT, config
 
-from harness.config import Config, Data, Nccl
+from harness.config import Config, Data, Launcher, Nccl, Optimizer, Parallel
 from harness.plan.hardware import named
 from harness.plan.model import flops_per_token
 from harness.plan.point import ASSUMED_MFU, ASSUMED_START, plan
@@ -46,6 +47,12 @@ def test_weak_scaling_gives_every_rank_the_same_tokens(nodes: int, gpus: int, lo
         ({"study": "a/b"}, "study=a/b: must be"),
         ({"study": "x" * 65}, "study=x+: must be 1 to 64"),
         ({"study": "two\n"}, "study=two"),
+        ({"seed": 2**63}, "seed=9223372036854775808: must be at most 9223372036854775807"),
+        ({"optimizer": Optimizer(lr=math.inf)}, "optimizer.lr=inf: must be a finite number"),
+        ({"optimizer": Optimizer(weight_decay=math.nan)}, "optimizer.weight_decay=nan: must be a finite number"),
+        ({"launcher": Launcher("local", "local", math.inf)}, "launcher.timeout_s=inf: must be a finite number"),
+        ({"nccl": Nccl("")}, "nccl.name=: must be 1 to 64 letters"),
+        ({"parallel": Parallel("../x", "ddp")}, "parallel.name=../x: must be 1 to 64 letters"),
         ({"steps": 5, "warmup": 5}, "steps=5: must be more than warmup=5"),
         ({"global_batch": 64}, "global_batch=64: .*strong"),
         ({"scaling": "strong"}, "global_batch.*scaling=strong needs|scaling=strong: needs global_batch"),
@@ -68,13 +75,15 @@ def test_a_point_that_cannot_run_is_refused_in_one_sentence(changes: dict[str, o
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kv_heads": 3}, "model.kv_heads=3: must divide model.heads=4"),
+        ({"heads": 3}, "model.heads=3: must be a multiple of model.kv_heads=2"),
+        ({"name": ".x"}, "model.name=.x: must be 1 to 64 letters"),
+        ({"rope_theta": math.inf}, "model.rope_theta=inf: must be a finite number"),
         ({"head_dim": 33}, "model.head_dim=33: must be even"),
         ({"vocab_size": 100}, "model.vocab_size=100: data.kind=bytes needs at least 256"),
     ],
     ids=str,
 )
-def test_an_impossible_model_is_refused(changes: dict[str, int], message: str) -> None:
+def test_an_impossible_model_is_refused(changes: dict[str, object], message: str) -> None:
     point = config(data=Data("bytes", "bytes"))
     with pytest.raises(ValueError, match=message):
         planned(replace(point, model=replace(point.model, **changes)))
@@ -109,7 +118,18 @@ def test_a_replicated_model_that_is_too_large_is_sent_to_fsdp() -> None:
 
 def test_a_model_that_nothing_makes_fit_is_sent_to_more_gpus() -> None:
     with pytest.raises(ValueError, match="more GPUs with parallel=fsdp"):
-        plan(config("405b", "fsdp", "bf16", gpus_per_node=8), None, 80 * GIB)
+        plan(config("405b", "fsdp", "bf16", gpus_per_node=8), named("a100_80g"), 80 * GIB)
+
+
+def test_too_much_memory_for_a_machine_without_gpus_speaks_of_the_machine_and_its_ranks() -> None:
+    point = config("405b", "ddp", gpus_per_node=8)
+    with pytest.raises(
+        ValueError, match=r"GiB more than the 3\.0 GiB that this machine's memory leaves for each of"
+    ) as e:
+        plan(point, None, 3 * GIB)
+    assert "its 8 ranks; checkpointing" in str(e.value)
+    assert "GPU" not in str(e.value)
+    assert "device" not in str(e.value)
 
 
 def test_memory_close_to_the_limit_warns_and_far_from_it_does_not() -> None:

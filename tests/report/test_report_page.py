@@ -4,13 +4,14 @@ import csv
 import json
 import re
 import time
+from html import escape
 from pathlib import Path
 
 import plotly.graph_objects
 import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
-from run_dirs import add_point, demo_study, make_attempt, make_config, make_study
+from run_dirs import EPOCH, add_point, demo_study, make_attempt, make_config, make_study, record
 
 from harness.analysis.efficiency import curves
 from harness.report import report, table
@@ -115,9 +116,13 @@ def test_nothing_of_a_study_is_executable(tmp_path):
     summary = read(document, "summary")
     assert "<script" not in summary
     assert "<img" not in summary
-    console = Console(width=400, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    assert EVIL in " ".join(printed(document).split())
+
+
+def printed(document):
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(table(document))
-    assert EVIL in console.export_text()
+    return console.export_text()
 
 
 def strings(value):
@@ -146,6 +151,7 @@ def test_oversubscribed_points_are_labelled(tmp_path):
     add_point(study, config, [make_attempt(config, [0.3, 0.31] * 6, begin={"oversubscribed": True})])
     document = report(study)
     assert "4 ranks on 2 cores: not a scaling measurement" in read(document, "page")
+    assert "* tiny-ddp-n1x4: 4 ranks on 2 cores: not a scaling measurement" in printed(document)
     assert any(line.endswith("with more ranks than cores, not a scaling measurement.") for line in document["headline"])
 
 
@@ -167,6 +173,92 @@ def test_repeats_are_told_apart_and_named_as_the_interval(tmp_path):
     assert names(document["points"])[:2] == ["tiny-ddp-n1x1 r0", "tiny-ddp-n1x1 r1"]
     assert document["curves"][0]["scales"][1]["efficiency"]["kind"] == "repeats"
     assert "3 repeats a scale. Bars: 95 % intervals, t-interval over repeats." in read(document, "page")
+
+
+@pytest.fixture
+def wild(tmp_path):
+    """Two repeats a scale that differ by a factor of three."""
+    study = make_study(tmp_path)
+    for gpus in (1, 2):
+        for repeat, seconds in enumerate((0.05, 0.15)):
+            config = make_config(gpus=gpus, repeat=repeat, repeats=2)
+            add_point(study, config, [make_attempt(config, [seconds, seconds * 1.01] * 6)])
+    return report(study)
+
+
+def test_repeats_that_cannot_tell_say_so(wild):
+    [line] = wild["headline"]
+    assert line == "tiny-ddp: 2 runs of a scale can't tell what it keeps of its tokens/s per rank from 1 to 2 ranks."
+    assert "too uncertain to tell" in read(wild, "page")
+    drawn = figures(wild["points"], curves(wild["points"]))
+    assert drawn[1].layout["yaxis"]["range"][1] < 2
+    assert "tell nothing and are not drawn" in drawn[0].caption
+
+
+def test_repeats_of_a_baseline_are_part_of_it(wild, demo):
+    page = read(wild, "page")
+    assert page.count("<small>part of the baseline</small>") == 2
+    assert "is the baseline</small>" not in page
+    assert read(demo, "page").count("<small>is the baseline</small>") == 2
+
+
+def test_strong_scaling_is_at_a_fixed_global_batch(tmp_path):
+    study = make_study(tmp_path)
+    for gpus in (1, 2):
+        config = make_config(gpus=gpus, scaling="strong", global_batch=8)
+        add_point(study, config, [make_attempt(config, [0.1 / gpus, 0.101 / gpus] * 6)])
+    document = report(study)
+    assert "of its speed at a fixed global batch per rank from 1 to 2 ranks" in document["headline"][0]
+    assert "8 sequences a step, 1 at once a rank" in read(document, "page")
+
+
+def test_what_ran_is_said_and_a_changed_model_is_seen(tmp_path):
+    study = demo_study(tmp_path)
+    config = make_config("ddp", 4)
+    config.model.layers = 8
+    add_point(study, config, status="invalid", reason="no")
+    document = report(study)
+    facts = (
+        "tiny (853,120 parameters) or tiny (1,640,576 parameters)",
+        "128 tokens a sequence",
+        "1 sequence a rank and step",
+        "fp32",
+        "not compiled",
+        "no activation checkpointing",
+        "bytes data",
+        "30 steps",
+    )
+    assert " · ".join(facts) in read(document, "page")
+    assert ", ".join(facts) in read(document, "summary")
+    assert ", ".join(facts) in " ".join(printed(document).split())
+
+
+def test_the_first_of_several_doubts_is_printed_with_their_number(tmp_path):
+    study = demo_study(tmp_path)
+    for path in (study / "points").iterdir():
+        events = path / "attempts" / "0" / "events.jsonl"
+        events.write_text(events.read_text() + '{"torn')
+    config = make_config(gpus=4)
+    attempt = make_attempt(config, [0.3, 0.31] * 6, begin={"oversubscribed": True})
+    path = add_point(study, config, [attempt])
+    (path / "env.json").write_text("torn")
+    add_point(study, make_config(gpus=8), status="oom", reason="[red]no memory")
+    text = printed(report(study))
+    assert "* tiny-ddp-n1x4: 4 ranks on 2 cores: not a scaling measurement (and 1 more)" in text
+    assert "* tiny-ddp-n1x8: [red]no memory" in text
+    assert " ".join(text.split()).count("torn last line") == 1
+
+
+def test_a_processor_that_is_the_device_is_named_once(tmp_path):
+    study = make_study(tmp_path)
+    config = make_config()
+    add_point(study, config, [make_attempt(config, [0.1, 0.11] * 6, begin={"device_name": "a made processor"})])
+    assert read(report(study), "page").count("a made processor") == 1
+
+
+def test_a_loss_has_three_decimals(demo):
+    row = demo["points"][0]
+    assert f">{row['loss_last']:.3f}</td>" in read(demo, "page")
 
 
 def test_a_study_that_has_just_begun_has_a_report(tmp_path):
@@ -214,3 +306,72 @@ def test_numbers(value, text):
 @pytest.mark.parametrize(("value", "text"), [(0.833333, "83.3 %"), (0.00012, "0.012 %"), (1, "100.0 %"), (None, "–")])
 def test_percent(value, text):
     assert percent(value) == text
+
+
+def environment(path, ambient=(), cleared=(), sha256=None):
+    """Give a point the record of an environment."""
+    file = {"path": "/etc/nccl.conf", "exists": sha256 is not None, "sha256": sha256, "lines": []}
+    texts = {"requested": {}, "added": {}, "effective": dict(ambient), "other": {}}
+    made = record("environment", EPOCH, **texts, ambient=dict(ambient), cleared=list(cleared), files=[file])
+    (path / "env.json").write_text(json.dumps(made))
+
+
+def test_what_is_alike_is_no_warning(tmp_path):
+    study = demo_study(tmp_path)
+    for path in (study / "points").iterdir():
+        environment(path, {"NCCL_IB_DISABLE": "1"})
+    assert report(study)["warnings"] == []
+
+
+def test_what_differs_between_ok_points_is_named_with_its_values(tmp_path):
+    study = demo_study(tmp_path)
+    one, two, three, four = sorted((study / "points").iterdir())
+    environment(one, {"NCCL_ALGO": "Ring"})
+    environment(two, {"NCCL_ALGO": "Ring"}, sha256="a" * 64)
+    environment(three, {"NCCL_ALGO": "Tree", "NCCL_PROTO": "Simple"})
+    environment(four, {"NCCL_ALGO": "Ring"}, cleared=["NCCL_ALGO"])
+    provenance = json.loads((two / "provenance.json").read_text())
+    provenance["git"] = {"sha": "fedcba98", "dirty": True, "remote": None}
+    (two / "provenance.json").write_text(json.dumps(provenance))
+    changed = {"versions": {"torch": "2.12", "nccl": "2.27.3", "driver": "570"}, "device_name": "NVIDIA <H200>"}
+    events = three / "attempts" / "0" / "events.jsonl"
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    lines = [{**line, **changed} if line["kind"] == "start" else line for line in lines]
+    events.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    document = report(study)
+    expected = {
+        "commit": "0123456789abcdef; fedcba98",
+        "uncommitted changes": "no; yes",
+        "torch": "2.12; 2.13",
+        "NCCL": "2.27.3; unknown",
+        "driver": "570; unknown",
+        "device": "NVIDIA <H200>; unknown",
+        "ambient NCCL variables": "NCCL_ALGO=Ring; NCCL_ALGO=Tree NCCL_PROTO=Simple; none",
+        "hidden NCCL files": "/etc/nccl.conf:aaaaaaaaaaaa; none",
+    }
+    sentences = [
+        f"The ok points do not have the same {title}: {values}. Compare them with care."
+        for title, values in expected.items()
+    ]
+    assert document["warnings"] == sentences
+    for sentence in sentences:
+        assert escape(sentence) in read(document, "page")
+        assert escape(sentence, quote=False) in read(document, "summary")
+
+
+def test_points_that_are_not_ok_are_not_compared(tmp_path):
+    study = demo_study(tmp_path)
+    path = add_point(study, make_config(gpus=4), status="oom")
+    environment(path, {"NCCL_ALGO": "Ring"})
+    assert report(study)["warnings"] == []
+
+
+def test_a_point_whose_records_make_no_sense_is_left_out(tmp_path):
+    study = demo_study(tmp_path)
+    path = sorted((study / "points").iterdir())[0]
+    launch = path / "attempts" / "0" / "launch.json"
+    launch.write_text(json.dumps({**json.loads(launch.read_text()), "start": "yesterday"}))
+    document = report(study)
+    assert len(document["points"]) == 3
+    [warning] = document["warnings"]
+    assert warning.startswith(f"point {path.name} is left out: its records make no sense")

@@ -65,6 +65,16 @@ def test_a_timeout_ends_everything_before_the_next_point_starts(command: Command
     assert first["end"] <= second["start"]
 
 
+def test_what_a_dead_controller_left_running_is_ended_before_any_other_point_starts(command: Command) -> None:
+    process = command.start("run", "study=first", "gpus_per_node=2", *QUICK, stand_in="stubborn")
+    wait_for(lambda: len(members(command)) >= 5)
+    process.kill()
+    process.communicate()
+    ended = command("run", "study=second", *QUICK, stand_in="ok")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert members(command) == []
+
+
 def test_what_a_point_leaves_behind_is_gone_before_it_is_ok(command: Command) -> None:
     ended = command("run", *QUICK, stand_in="leaving")
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -91,6 +91,25 @@ def test_a_point_that_cannot_be_planted_at_first_is_planted_in_its_turn(
     assert not list((tmp_path / "default").glob(".*"))
 
 
+@pytest.mark.parametrize("damage", ["", "[]", '{"sta', None])
+def test_a_point_whose_status_is_lost_or_damaged_keeps_its_record_and_runs_again(
+    tmp_path: Path, damage: str | None
+) -> None:
+    two_points(tmp_path)
+    path = min((tmp_path / "default" / "points").glob("*/status.json"))
+    record = (path.parent / "attempts" / "0" / "events.jsonl").read_text()
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_text(damage)
+    code, _ = two_points(tmp_path)
+    assert code == 0
+    assert json.loads(path.read_text())["status"] == "ok"
+    old = path.parent.with_name(f"{path.parent.name}~1")
+    assert (old / "attempts" / "0" / "events.jsonl").read_text() == record
+    assert (path.parent / "attempts" / "0" / "events.jsonl").read_text().count('"kind": "end"') == 1
+
+
 def test_a_writer_leaves_no_draft(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError):
