@@ -70,8 +70,8 @@ def build(
     cores, or one.
     """
     inherited = dict(os.environ)
-    ambient = {name: value for name, value in sorted(inherited.items()) if name.startswith("NCCL_")}
-    cleared = list(ambient) if clear else []
+    found = ambient()
+    cleared = list(found) if clear else []
     for name in cleared:
         del inherited[name]
     wanted = {name: text(value) for name, value in requested.items()}
@@ -88,10 +88,15 @@ def build(
         }
     added |= {"PYTHONPATH": import_path(), MARKER: str(run_dir)}
     added = {name: value for name, value in added.items() if name not in wanted}
-    return Environment(wanted, ambient, cleared, added, {**inherited, **added, **wanted})
+    return Environment(wanted, found, cleared, added, {**inherited, **added, **wanted})
 
 
-def hidden(variables: Mapping[str, str]) -> dict[str, str]:
+def ambient() -> dict[str, str]:
+    """The NCCL variables that are set where the harness starts."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith("NCCL_")}
+
+
+def hidden(variables: Mapping[str, Any]) -> dict[str, Any]:
     """The variables with the values of those that name a secret left out."""
     return {name: "***" if SECRET.search(name) else value for name, value in variables.items()}
 

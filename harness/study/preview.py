@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.plan.collectives import calls_per_step
+from harness.plan.nccl import doubts
 from harness.study.planning import Planned, on_gpus, oversubscribed
 from launch import torchrun
 from launch.devices import Machine
-from launch.environment import Environment, build, hidden
+from launch.environment import Environment, ambient, build, hidden
 
 
 def preview(order: list[Planned], machine: Machine) -> Iterator[str]:
@@ -22,7 +23,8 @@ def preview(order: list[Planned], machine: Machine) -> Iterator[str]:
     most = max((plan.world_size for plan in possible), default=0)
     total = f"about {sum(hours):.2g} GPU-hours" if hours and len(hours) == len(possible) else "GPU-hours unknown"
     yield f"  up to {counted(most, 'rank')} at once, {total} in all"
-    for warning in dict.fromkeys(warning for plan in possible for warning in plan.warnings):
+    doubtful = doubts(ambient()) if any(on_gpus(planned.point.config, machine) for planned in order) else []
+    for warning in dict.fromkeys([*(warning for plan in possible for warning in plan.warnings), *doubtful]):
         yield f"  warning: {warning}"
 
 

@@ -1,5 +1,6 @@
 """A study's folder and its points' run directories, as docs/records.md describes them."""
 
+import dataclasses
 import os
 import shutil
 import time
@@ -13,6 +14,7 @@ from harness.plan.point import check_study_name
 from harness.study import lease
 from harness.study.files import read_json, write_json, write_text
 from harness.study.point import Point
+from launch.environment import hidden
 
 SCHEMA = 1
 STATUS = {"time", "attempt", "status", "reason", "rank"}
@@ -67,7 +69,10 @@ def write_config(point: Point) -> None:
 
 
 def yaml_of(point: Point) -> str:
-    return OmegaConf.to_yaml(OmegaConf.structured(point.config))
+    """A point's configuration; what names a secret is refused by the plan, and must not stand here either."""
+    config = point.config
+    public = dataclasses.replace(config, nccl=dataclasses.replace(config.nccl, env=hidden(config.nccl.env)))
+    return OmegaConf.to_yaml(OmegaConf.structured(public))
 
 
 def write_status(

@@ -28,7 +28,9 @@ def test_the_help_of_run_lists_every_group_option_and_key(command: Command) -> N
     shown = command("run", "--help").stdout
     for group in (*GROUPS, "experiment"):
         [line] = [line for line in shown.splitlines() if line.startswith(f"  {group} ")]
-        assert {file.stem for file in (CONF / group).glob("*.yaml")} == set(line.split(maxsplit=1)[1].split(", "))
+        assert {file.stem for file in (CONF / group).glob("*.yaml")} == set(
+            line.replace(" (default)", "").split(maxsplit=1)[1].split(", ")
+        )
     for key, item in walk():
         assert (key == "repeat") != (f"  {key} " in shown)
         assert key == "repeat" or item.metadata["help"] in shown

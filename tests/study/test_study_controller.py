@@ -175,8 +175,6 @@ def test_a_killed_rank_is_named(tmp_path: Path) -> None:
 
 def test_a_hostile_name_touches_nothing(tmp_path: Path) -> None:
     command = Command(tmp_path, {})
-    ended = command("run", 'model.name="x; touch pwned $(touch pwned)"', *QUICK, stand_in="ok")
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    [path] = command.points().values()
-    assert path.name.startswith("x__touch_pwned___touch_pwned_-ddp-n1x1-default-r0-")
-    assert not list(tmp_path.rglob("pwned"))
+    for word in ('model.name="x; touch pwned $(touch pwned)"', 'study="x; touch pwned"', 'data.path="$(touch pwned)"'):
+        assert command("run", word, *QUICK, stand_in="ok").returncode == 2
+    assert command.files() == []

@@ -102,8 +102,7 @@ def test_a_point_whose_status_is_lost_or_damaged_keeps_its_record_and_runs_again
         path.unlink()
     else:
         path.write_text(damage)
-    code, _ = two_points(tmp_path)
-    assert code == 0
+    assert controller.run(["seed=0,1", f"root={tmp_path}", *QUICK], True) == 0
     assert json.loads(path.read_text())["status"] == "ok"
     old = path.parent.with_name(f"{path.parent.name}~1")
     assert (old / "attempts" / "0" / "events.jsonl").read_text() == record
