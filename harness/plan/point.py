@@ -8,7 +8,7 @@ from harness.plan.data import check_tokens
 from harness.plan.hardware import Device
 from harness.plan.memory import Memory, estimate
 from harness.plan.model import flops_per_token, parameters
-from harness.plan.window import SAMPLE_OFFSET, role
+from harness.plan.window import SAMPLE_OFFSET, sampled_steps
 
 # For the estimate of time only: a usual MFU of large dense models, and what a start takes until the first step.
 ASSUMED_MFU = 0.4
@@ -102,14 +102,14 @@ def _check_steps(config: Config) -> list[str]:
     after = config.steps - config.warmup
     if after <= 0:
         raise ValueError(f"steps={config.steps}: must be more than warmup={config.warmup}, or nothing is measured")
-    roles = [role(step, config.warmup, config.record.sample_every) for step in range(1, config.steps + 1)]
-    measured, warnings = roles.count("measured"), []
+    sampled = sampled_steps(config.steps, config.warmup, config.record.sample_every)
+    measured, warnings = after - sampled, []
     if measured < FEW_MEASURED_STEPS:
         warnings.append(
             f"steps={config.steps}: {measured} measured steps are left after warm-up and sampled steps; "
             f"{FEW_MEASURED_STEPS} or more give steadier figures"
         )
-    if "sampled" not in roles:
+    if not sampled:
         warnings.append(
             f"steps={config.steps}: no step is sampled, so no collective is timed; "
             f"the first is step {config.warmup + SAMPLE_OFFSET}"

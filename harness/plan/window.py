@@ -11,3 +11,9 @@ def role(step: int, warmup: int, sample_every: int) -> str:
     if step <= warmup:
         return "warmup"
     return "sampled" if (step - warmup) % sample_every == SAMPLE_OFFSET % sample_every else "measured"
+
+
+def sampled_steps(steps: int, warmup: int, sample_every: int) -> int:
+    """How many of `steps` steps have the role sampled."""
+    first = SAMPLE_OFFSET % sample_every or sample_every
+    return max(0, (steps - warmup - first) // sample_every + 1)

@@ -16,7 +16,7 @@ HARNESS = str(Path(sys.executable).with_name("harness"))
 
 def examples() -> list[str]:
     found = []
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for block in re.findall(r"```\w*\n(.*?)```", page.read_text(), re.DOTALL):
             for line in block.replace("\\\n", " ").splitlines():
                 if match := EXAMPLE.match(line.strip()):
