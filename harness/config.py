@@ -81,7 +81,7 @@ class Nccl:
 class Launcher:
     """How a point becomes processes."""
 
-    name: str = option(FROM_GROUP, "the launcher's name, as in reports")
+    name: str = option(FROM_GROUP, "the chosen option's name")
     kind: str = option(FROM_GROUP, "what starts the processes", choices=("local", "dry"))
     timeout_s: float | None = option(
         None, "seconds after which a point's whole tree is killed; null for never", above=0
@@ -92,7 +92,7 @@ class Launcher:
 class Record:
     """What is measured beside the step times, and where it is mirrored."""
 
-    name: str = option(FROM_GROUP, "the recorder's name, as in reports")
+    name: str = option(FROM_GROUP, "the chosen option's name")
     wandb: str = option("offline", "W&B mirror of each point", choices=("offline", "online", "disabled", "auto"))
     sample_every: int = option(
         20, "steps from one sampled step to the next; sampled steps are outside the window", least=6

@@ -49,7 +49,8 @@ def target(config: Config, machine: Machine) -> tuple[Device | None, int | None]
         device = named(config.hardware.name)
         return device, device.memory_bytes
     if machine.gpus:
-        return find(machine.gpus[0].name), min(gpu.memory_bytes for gpu in machine.gpus)
+        name, memory = machine.gpus[0].name, min(gpu.memory_bytes for gpu in machine.gpus)
+        return find(name) or Device(name, name, memory, peaks={}, source="the driver"), memory
     return None, machine.memory_bytes // config.gpus_per_node
 
 
