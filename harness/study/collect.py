@@ -104,8 +104,6 @@ def check_choice(override: Override) -> None:
     group, known = override.key_or_group, options(override.key_or_group)
     values: Any = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
     for value in values:
-        if value is None and group == "experiment":
-            continue
         if str(value) not in known:
             raise ValueError(f"{group}={value}: choose one of {', '.join(known)}{nearest(str(value), known)}")
 

@@ -55,6 +55,7 @@ MISTAKES = [
     ("study=-m", "study=-m"),
     ("repeat=1", "ask for repeats=N"),
     ("experiment=demo", "run it with -m"),
+    ("experiment=null", "choose one of demo, nccl"),
     ("-m experiment=dmeo", "did you mean 'demo'?"),
     ("-m seed=0,0", "twice in this sweep"),
     ("-m study=a,b", "one run writes one study"),
