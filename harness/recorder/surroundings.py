@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 SECRET = re.compile(r"PSK|KEY|TOKEN|SECRET|PASS")
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 VERSION = re.compile(r"NCCL version (\S+)")
 TRANSPORT = re.compile(r" via (\S+)")
 NETWORK = re.compile(r"Using network (.+?)\s*$", re.MULTILINE)
@@ -41,7 +42,7 @@ def nvidia_smi(*arguments: str) -> str | None:
         done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return ESCAPES.sub("", done.stdout).strip() or None
 
 
 def nccl_start(logs: Path, environment: Mapping[str, str]) -> dict[str, Any]:

@@ -1,0 +1,45 @@
+"""What NCCL says at its start, on lines that an H200 host logged (NCCL 2.28.9), and what nvidia-smi is asked."""
+
+import os
+
+from harness.recorder.surroundings import nccl_start, nvidia_smi, versions
+
+LOG = """\
+vm:423:423 [0] NCCL INFO cudaDriverVersion 13000
+vm:423:423 [0] NCCL INFO NCCL version 2.28.9+cuda13.0
+vm:423:423 [0] NCCL INFO NET/Socket : Using [0]eth0:192.0.2.2<0>
+vm:423:423 [0] NCCL INFO Using network Socket
+vm:2811:2811 [1] NCCL INFO Channel 22/0 : 1[1] -> 0[0] via P2P/CUMEM
+vm:2811:2811 [1] NCCL INFO Channel 23/0 : 1[1] -> 0[0] via P2P/CUMEM
+vm:2811:2811 [1] NCCL INFO Connected all rings, use ring PXN 0 GDR 1
+"""
+
+
+def test_version_transports_and_network_are_read_from_the_logs(tmp_path):
+    (tmp_path / "nccl.vm.423.log").write_text(LOG)
+    said = nccl_start(tmp_path, {"NCCL_ALGO": "Ring", "NCCL_PSK": "hunter2", "HOME": "/root"})
+    assert said == {
+        "version": "2.28.9+cuda13.0",
+        "transports": ["P2P/CUMEM"],
+        "network": "Socket",
+        "env": {"NCCL_ALGO": "Ring", "NCCL_PSK": "***"},
+    }
+
+
+def test_without_a_log_nothing_is_said(tmp_path):
+    said = nccl_start(tmp_path, {})
+    assert (said["version"], said["transports"], said["network"], said["env"]) == (None, None, None, {})
+
+
+def test_what_nvidia_smi_prints_is_plain_text_and_null_where_it_is_missing(tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nprintf '\\033[4mGPU0\\033[0m NV18\\n'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert nvidia_smi("topo", "-m") == "GPU0 NV18"
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert nvidia_smi("topo", "-m") is None
+
+
+def test_versions_name_torch_and_leave_out_what_is_not_there():
+    assert versions()["torch"]
+    assert set(versions()) == {"python", "torch", "cuda", "nccl", "driver"}
