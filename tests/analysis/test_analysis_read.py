@@ -1,6 +1,7 @@
 """Reading studies and run directories, whole and half-written."""
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -113,8 +114,6 @@ def test_a_study_without_points_is_empty(tmp_path):
 
 
 def test_the_plain_part_imports_neither_torch_nor_polars():
-    import subprocess
-
     program = (
         "import sys, harness.analysis.goodput, harness.analysis.summary, harness.analysis.efficiency\n"
         "assert not {'torch', 'hydra', 'polars', 'wandb'} & set(sys.modules)"

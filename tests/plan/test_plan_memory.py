@@ -20,6 +20,12 @@ def test_the_estimate_is_near_what_was_measured_on_h200(parallel: str, gpus: int
     assert estimate(point, gpus).total / GIB == pytest.approx(measured_gib, rel=0.1)
 
 
+def test_the_estimate_holds_for_a_model_it_was_not_fitted_to() -> None:
+    """8b of docs/measurements: one sequence of 8192 tokens, 4 GPUs, 61.6 GiB."""
+    point = config("8b", "fsdp", "bf16", seq_len=8192, local_batch=1, compile=True)
+    assert estimate(point, 4).total / GIB == pytest.approx(61.6, rel=0.1)
+
+
 def test_ddp_keeps_parameters_gradients_and_moments_whole_in_fp32() -> None:
     count = parameters(config("1b").model)
     memory = estimate(config("1b", "ddp", "bf16"), 8)
