@@ -15,6 +15,8 @@ from typing import Any
 
 from omegaconf import MISSING as FROM_GROUP
 
+from harness.plan.strategies import KINDS
+
 
 def option(default: Any, help: str, **limits: Any) -> Any:
     """A field with its help line and its limits: `least`, `most`, `above`, `below`, `choices`."""
@@ -26,7 +28,7 @@ def option(default: Any, help: str, **limits: Any) -> Any:
 
 @dataclass
 class Model:
-    """A decoder-only transformer: RMSNorm, rotary embedding, grouped-query attention, SwiGLU."""
+    """A decoder-only transformer: RMSNorm, rotary embedding, grouped-query or latent attention, SwiGLU or experts."""
 
     name: str = option(FROM_GROUP, "the shape's name, as in slugs and reports")
     dim: int = option(FROM_GROUP, "width of the residual stream", least=1)
@@ -39,23 +41,55 @@ class Model:
     rope_theta: float = option(500000.0, "base of the rotary embedding", above=0)
     norm_eps: float = option(1e-5, "epsilon of RMSNorm", above=0)
     tied_embeddings: bool = option(False, "share the output projection with the input embedding")
+    kv_lora_rank: int = option(
+        0, "width of the latent that keys and values are made of (multi-head latent attention); 0 for none", least=0
+    )
+    rope_head_dim: int = option(0, "latent attention: rotated width beside each head's head_dim", least=0)
+    v_head_dim: int = option(0, "latent attention: width of one head's values", least=0)
+    experts: int = option(0, "routed experts of a block; 0 for a dense feed-forward", least=0)
+    experts_per_token: int = option(0, "experts: how many each token is sent to", least=0)
+    expert_ffn_dim: int = option(0, "experts: hidden width of one", least=0)
+    shared_experts: int = option(0, "experts: how many more take every token", least=0)
+    dense_layers: int = option(0, "experts: first blocks that keep a dense feed-forward", least=0)
+    normalise_routes: bool = option(True, "experts: weights of a token's chosen experts sum to 1")
+    balance: str = option(
+        "none",
+        "experts: even load by an auxiliary loss (aux), by a bias of the router (bias), or not at all",
+        choices=("none", "aux", "bias"),
+    )
+    balance_rate: float = option(0.001, "experts: weight of the auxiliary loss, or the bias's change a step", above=0)
 
 
 @dataclass
 class Parallel:
-    """How one model is spread over the ranks."""
+    """How one model is spread over the ranks: a data-parallel kind, and degrees whose product divides the ranks."""
 
     name: str = option(FROM_GROUP, "the strategy's name, as in slugs and reports")
-    kind: str = option(FROM_GROUP, "data-parallel kind", choices=("ddp", "fsdp"))
-    reshard: bool = option(True, "fsdp: free gathered parameters after each block's forward")
+    kind: str = option(FROM_GROUP, "data-parallel kind", choices=tuple(KINDS))
+    reshard: bool = option(True, "fsdp, hsdp: free gathered parameters after each block's forward")
+    replicas: int = option(1, "hsdp: copies of the model, each sharded over its share of the data ranks", least=1)
+    tp: int = option(1, "tensor parallel degree: ranks of one host that share layers", least=1)
+    pp: int = option(1, "pipeline parallel degree: stages of blocks", least=1)
+    cp: int = option(1, "context parallel degree: ranks that share sequences", least=1)
+    ep: int = option(1, "expert parallel degree: data and context ranks that share the experts", least=1)
+    schedule: str = option(
+        "1f1b", "pp: order of microbatches", choices=("1f1b", "gpipe", "interleaved", "zero_bubble")
+    )
+    virtual_stages: int = option(1, "pp: stages of one rank; interleaved and zero_bubble need 2 or more", least=1)
+    context: str = option(
+        "all_gather",
+        "cp: gather keys and values, or exchange sequence for heads (ulysses)",
+        choices=("all_gather", "ulysses"),
+    )
 
 
 @dataclass
 class Precision:
-    """The type of compute; parameters, optimizer state and gradient reductions are fp32 with every strategy."""
+    """The type of compute; parameters, gradient reductions and accumulation are fp32 with every strategy."""
 
     name: str = option(FROM_GROUP, "the precision's name, as in reports")
     compute: str = option(FROM_GROUP, "type of matrix products and activations", choices=("fp32", "bf16"))
+    float8: bool = option(False, "the blocks' projections in float8, by torchao; bf16 around them")
 
 
 @dataclass
@@ -117,6 +151,7 @@ class Optimizer:
     beta1: float = option(0.9, "AdamW's first moment decay", least=0, below=1)
     beta2: float = option(0.95, "AdamW's second moment decay", least=0, below=1)
     grad_clip: float = option(1.0, "largest gradient norm; longer gradients are scaled down", above=0)
+    state: str = option("fp32", "type of AdamW's two moments", choices=("fp32", "bf16"))
 
 
 @dataclass
@@ -143,7 +178,12 @@ class Config:
     rerun: bool = option(False, "run points again that are already ok")
     compile: bool = option(False, "torch.compile each block")
     activation_checkpointing: str = option(
-        "none", "recompute each block's activations in backward", choices=("none", "full")
+        "none",
+        "recompute in backward nothing, all but matrix products and attention (selective), or all of a block (full)",
+        choices=("none", "selective", "full"),
+    )
+    attention: str = option(
+        "auto", "attention kernel; auto takes the fastest there is", choices=("auto", "cudnn", "flash", "flex", "math")
     )
     model: Model = field(default_factory=Model, metadata={"help": "the model's shape"})
     parallel: Parallel = field(default_factory=Parallel, metadata={"help": "the parallelism strategy"})

@@ -22,10 +22,11 @@ from harness.config import Config
 from harness.models.attention import preferred_attention
 from harness.models.initialize import initialize
 from harness.models.transformer import Transformer, cross_entropy
-from harness.parallel.mesh import build_mesh
+from harness.parallel.mesh import Degrees, Mesh
 from harness.parallel.registry import strategy
-from harness.parallel.strategy import Options, Strategy
-from harness.plan.batch import accumulation, tokens_per_step
+from harness.parallel.options import Options
+from harness.parallel.strategy import Strategy
+from harness.plan.batch import accumulation, data_parallel, tokens_per_step
 from harness.recorder.clock import CudaClock, HostClock
 from harness.recorder.events import EventWriter
 from harness.recorder.exchange import Exchange
@@ -91,7 +92,7 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
     if cuda:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if cuda else "gloo", device_id=device if cuda else None)
-    mesh = build_mesh(device.type, place.world_size)
+    mesh = Mesh(device.type, arranged(config))
     hosts = gather_hosts(place)
     rendezvous_s = time.perf_counter() - begin
 
@@ -99,7 +100,7 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
     writer = EventWriter(folder / "events.jsonl", attempt) if place.rank == 0 else None
     recorder = Recorder(
         clock=CudaClock() if cuda else HostClock(),
-        sampler=FlightRecorderSampler("dp", place.world_size) if cuda else GlooSampler("dp", place.world_size),
+        sampler=FlightRecorderSampler(mesh.labels) if cuda else GlooSampler(mesh.labels),
         exchange=Exchange(device),
         writer=writer,
         device=device,
@@ -126,21 +127,34 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
             writer.close()
 
 
-def build(config: Config, mesh: dist.device_mesh.DeviceMesh, device: torch.device) -> Strategy:
+def arranged(config: Config) -> Degrees:
+    """The point's degrees; data ranks that are no copies share one."""
+    parallel = config.parallel
+    shard = data_parallel(config) // parallel.replicas
+    return Degrees(parallel.replicas, shard, parallel.cp, parallel.tp, parallel.pp, parallel.ep)
+
+
+def build(config: Config, mesh: Mesh, device: torch.device) -> Strategy:
     """The point's model, spread by the point's strategy."""
     shape = dataclasses.asdict(config.model)
     shape.pop("name")
     compute = TYPES[config.precision.compute]
     with torch.device("meta"):
-        model = Transformer(**shape, compute=compute)
+        model = Transformer(**shape, compute=compute, kernel=config.attention)
     options = Options(
         compute=compute,
         compile=config.compile,
-        activation_checkpointing=config.activation_checkpointing == "full",
+        checkpointing=config.activation_checkpointing,
         reshard=config.parallel.reshard,
         betas=(config.optimizer.beta1, config.optimizer.beta2),
         weight_decay=config.optimizer.weight_decay,
         grad_clip=config.optimizer.grad_clip,
+        microbatches=accumulation(config),
+        schedule=config.parallel.schedule,
+        virtual_stages=config.parallel.virtual_stages,
+        context=config.parallel.context,
+        float8=config.precision.float8,
+        state=TYPES[config.optimizer.state],
     )
     initialise = partial(initialize, layers=config.model.layers, seed=config.seed, device=device)
     return strategy(config.parallel.kind)(model, cross_entropy, mesh, device, options, initialise)
@@ -195,7 +209,7 @@ def describe(
         "tokens_per_step": tokens_per_step(config),
         "strategy": {
             "kind": config.parallel.kind,
-            "mesh": dict(zip(trained.mesh.mesh_dim_names or (), trained.mesh.shape, strict=True)),
+            "mesh": trained.mesh.shape,
         },
         "data": data.describe(),
         "types": {

@@ -8,14 +8,15 @@ import torch
 
 from harness.models.initialize import initialize
 from harness.models.transformer import Transformer, cross_entropy
-from harness.parallel.mesh import build_mesh
+from harness.parallel.mesh import Degrees, Mesh
+from harness.parallel.options import Options
 from harness.parallel.registry import strategy
-from harness.parallel.strategy import Options, Strategy
+from harness.parallel.strategy import Strategy
 from harness.training.data import source
 
-SHAPE = {
+DENSE = {
     "dim": 64,
-    "layers": 2,
+    "layers": 4,
     "heads": 4,
     "kv_heads": 2,
     "head_dim": 16,
@@ -25,14 +26,32 @@ SHAPE = {
     "norm_eps": 1e-5,
     "tied_embeddings": False,
 }
+MOE = {**DENSE, "experts": 4, "experts_per_token": 2, "expert_ffn_dim": 96, "balance": "aux", "balance_rate": 0.01}
+MLA = {
+    **DENSE,
+    "kv_heads": 4,
+    "kv_lora_rank": 32,
+    "rope_head_dim": 8,
+    "v_head_dim": 24,
+    "experts": 4,
+    "experts_per_token": 2,
+    "expert_ffn_dim": 48,
+    "shared_experts": 1,
+    "dense_layers": 1,
+    "normalise_routes": False,
+    "balance": "bias",
+    "balance_rate": 0.001,
+}
+SHAPES = {"dense": DENSE, "moe": MOE, "mla": MLA}
 STEPS, LR, SEED, SEQUENCES, SEQ = 5, 3e-4, 7, 8, 64
+LOSS_TOLERANCE, NORM_TOLERANCE = 2e-6, 1e-5
 
 
 def options(**changes: Any) -> Options:
     plain: dict[str, Any] = {
         "compute": torch.float32,
         "compile": False,
-        "activation_checkpointing": False,
+        "checkpointing": "none",
         "reshard": True,
         "betas": (0.9, 0.95),
         "weight_decay": 0.1,
@@ -58,13 +77,23 @@ def data(rank: int, ranks: int, accumulation: int, device: torch.device, kind: s
     )
 
 
-def build(kind: type[Strategy] | str, device: torch.device, tied: bool = False, **changes: Any) -> Strategy:
-    chosen = options(**changes)
+def build(
+    kind: type[Strategy] | str,
+    device: torch.device,
+    degrees: dict[str, int] | None = None,
+    shape: str = "dense",
+    tied: bool = False,
+    **changes: Any,
+) -> Strategy:
+    """A strategy over all ranks: those that `degrees` does not take share the model and train on different data."""
+    chosen, sizes = options(**changes), {**SHAPES[shape], "tied_embeddings": tied}
     with torch.device("meta"):
-        model = Transformer(**{**SHAPE, "tied_embeddings": tied}, compute=chosen.compute)
+        model = Transformer(**sizes, compute=chosen.compute)
     built = strategy(kind) if isinstance(kind, str) else kind
-    mesh = build_mesh(device.type, torch.distributed.get_world_size())
-    filler = partial(initialize, layers=SHAPE["layers"], seed=SEED, device=device)
+    given = Degrees(**(degrees or {}))
+    shard = torch.distributed.get_world_size() // (given.replicas * given.cp * given.tp * given.pp)
+    mesh = Mesh(device.type, Degrees(**{**(degrees or {}), "shard": shard}))
+    filler = partial(initialize, layers=sizes["layers"], seed=SEED, device=device)
     return built(model, cross_entropy, mesh, device, chosen, filler)
 
 
@@ -73,7 +102,7 @@ def through_strategy(
 ) -> list[tuple[float, float]]:
     """Losses (mean over ranks) and gradient norms of the steps; `spoil` is called before each update."""
     device = torch.device("cpu")
-    trained = build(kind, device, **how)
+    trained = build(kind, device, microbatches=accumulation, **how)
     batches = data(*trained.coordinates, accumulation, device)
     told = []
     for step in range(1, STEPS + 1):
@@ -86,10 +115,11 @@ def through_strategy(
     return told
 
 
-def bare(tied: bool = False) -> list[tuple[float, float]]:
+def bare(shape: str = "dense", tied: bool = False) -> list[tuple[float, float]]:
     """The same steps by the module alone: no strategy, no process group's help, clipping written out."""
-    model = Transformer(**{**SHAPE, "tied_embeddings": tied})
-    initialize(model, SHAPE["layers"], SEED, torch.device("cpu"))
+    sizes = {**SHAPES[shape], "tied_embeddings": tied}
+    model = Transformer(**sizes)
+    initialize(model, sizes["layers"], SEED, torch.device("cpu"))
     parameters = list(model.parameters())
     matrices, vectors = [p for p in parameters if p.dim() > 1], [p for p in parameters if p.dim() == 1]
     optimizer = torch.optim.AdamW(
@@ -107,5 +137,14 @@ def bare(tied: bool = False) -> list[tuple[float, float]]:
         for p in parameters:
             p.grad.mul_(scale)
         optimizer.step()
+        model.balance()
         told.append((loss.item(), norm.item()))
     return told
+
+
+def agree(told, reference) -> bool:
+    """Whether losses are equal to 2e-6 and gradient norms to 1e-5 of their size, step by step."""
+    return all(
+        abs(loss - wanted_loss) <= LOSS_TOLERANCE and abs(norm - wanted_norm) <= NORM_TOLERANCE * wanted_norm
+        for (loss, norm), (wanted_loss, wanted_norm) in zip(told, reference, strict=True)
+    )

@@ -33,14 +33,16 @@ class RotaryTable:
 
     def __init__(self, head_dim: int, theta: float) -> None:
         self.head_dim, self.theta = head_dim, theta
-        self.kept: dict[tuple[int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self.kept: dict[tuple[int, torch.device, torch.dtype, bool], tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, like: Tensor, seq: int) -> tuple[Tensor, Tensor]:
-        key = (seq, like.device, like.dtype)
+    def __call__(self, like: Tensor, seq: int, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The tables in the type and on the device of `like`, for positions 0 to seq or those given [seq]."""
+        key = (seq, like.device, like.dtype, positions is not None)
         if key not in self.kept:
             exponents = torch.arange(0, self.head_dim, 2, device=like.device, dtype=torch.float32) / self.head_dim
-            positions = torch.arange(seq, device=like.device, dtype=torch.float32)
-            angles = torch.outer(positions, 1.0 / self.theta**exponents)
+            if positions is None:
+                positions = torch.arange(seq, device=like.device)
+            angles = torch.outer(positions.to(like.device, torch.float32), 1.0 / self.theta**exponents)
             self.kept[key] = (angles.cos().to(like.dtype), angles.sin().to(like.dtype))
         return self.kept[key]
 
@@ -52,12 +54,26 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Causal attention over heads [batch, seq, heads, width], keys and values with as many heads or fewer."""
+    shared = key.shape[2] != query.shape[2]
+    if shared and query.dtype == torch.float32:
+        # no fused kernel shares fp32 keys and values, and the one that does not fuse stores all scores
+        key, value = (x.repeat_interleave(query.shape[2] // x.shape[2], dim=2) for x in (key, value))
+        shared = False
+    mixed = F.scaled_dot_product_attention(
+        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), is_causal=True, enable_gqa=shared
+    )
+    return mixed.transpose(1, 2)
+
+
 class Attention(nn.Module):
     """Causal self-attention, `heads` queries sharing `kv_heads` keys and values: [batch, seq, dim] to the same."""
 
     def __init__(self, *, dim: int, heads: int, kv_heads: int, head_dim: int) -> None:
         super().__init__()
-        self.head_dim, self.queries_per_key = head_dim, heads // kv_heads
+        self.head_dim = head_dim
+        self.attend = attend
         self.wq = Linear(dim, heads * head_dim)
         self.wk = Linear(dim, kv_heads * head_dim)
         self.wv = Linear(dim, kv_heads * head_dim)
@@ -65,13 +81,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         batch, seq, _ = x.shape
+        # heads are counted by what the projections give: with tensor parallelism a rank has some of them
         query, key, value = (project(x).view(batch, seq, -1, self.head_dim) for project in (self.wq, self.wk, self.wv))
-        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
-        in_kernel = x.dtype != torch.float32
-        if not in_kernel:
-            # no fused kernel shares fp32 keys and values, and the one that does not fuse stores all scores
-            key, value = (shared.repeat_interleave(self.queries_per_key, dim=2) for shared in (key, value))
-        mixed = F.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), is_causal=True, enable_gqa=in_kernel
-        )
-        return self.wo(mixed.transpose(1, 2).reshape(batch, seq, -1))
+        mixed = self.attend(rotate(query, cos, sin), rotate(key, cos, sin), value)
+        return self.wo(mixed.reshape(batch, seq, -1))

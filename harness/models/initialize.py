@@ -4,8 +4,8 @@ import hashlib
 import math
 
 import torch
-from torch import nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Replicate
 
 STD = 0.02
 """Standard deviation of initial weights, as in GPT-2 and Llama."""
@@ -31,6 +31,25 @@ def initialize(model: nn.Module, layers: int, seed: int, device: torch.device) -
         generator = torch.Generator(device).manual_seed(int.from_bytes(draw[:7], "big"))
         std = STD / math.sqrt(2 * layers) if plain.endswith(RESIDUAL_OUTPUTS) else STD
         whole = torch.empty(parameter.shape, device=device).normal_(0.0, std, generator=generator)
-        if isinstance(parameter, DTensor):
-            whole = distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
-        parameter.copy_(whole)
+        held = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        held.copy_(part(whole, parameter))
+    for buffer in model.buffers():
+        buffer.zero_()
+
+
+def part(whole: Tensor, like: Tensor) -> Tensor:
+    """What this rank holds of a parameter, given all of it.
+
+    The last dimension of a mesh splits first: fully_shard, which comes after tensor and expert parallelism, splits
+    what those left to the rank, into chunks of which the last may be shorter or empty.
+    """
+    if not isinstance(like, DTensor):
+        return whole
+    mesh = like.device_mesh
+    for dimension in reversed(range(mesh.ndim)):
+        placement = like.placements[dimension]
+        if not isinstance(placement, Replicate):
+            chunks = whole.chunk(mesh.size(dimension), placement.dim)
+            index = mesh.get_local_rank(dimension)
+            whole = chunks[index] if index < len(chunks) else whole.narrow(placement.dim, 0, 0)
+    return whole

@@ -40,7 +40,18 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Token ids [batch, seq] to logits [batch, seq, vocabulary], activations in `compute` type."""
+    """Token ids [batch, seq] to logits [batch, seq, vocabulary], activations in `compute` type.
+
+    A pipeline's stage is a transformer that lacks what other stages have: it keeps some of the blocks, by their
+    numbers in the whole model, has no `embedding` unless it is the first, and neither `norm` nor `output` unless it
+    is the last; then it takes and gives the stream [batch, seq, dim].
+    """
+
+    positions: Tensor | None = None
+    """Positions [seq] of this rank's tokens in their sequences, where ranks share sequences out; else 0, 1, 2 …"""
+
+    sequence_shards: int = 1
+    """Ranks over which the stream between blocks is split along the sequence."""
 
     def __init__(
         self,
@@ -56,22 +67,29 @@ class Transformer(nn.Module):
         norm_eps: float,
         tied_embeddings: bool,
         compute: torch.dtype = torch.float32,
+        kernel: str = "auto",
+        **later: Any,
     ) -> None:
         super().__init__()
         self.rotary = RotaryTable(head_dim, rope_theta)
-        self.embedding = Embedding(vocab_size, dim, compute)
-        self.blocks = nn.ModuleList(
-            Block(dim=dim, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn_dim=ffn_dim, norm_eps=norm_eps)
-            for _ in range(layers)
+        self.embedding: Embedding | None = Embedding(vocab_size, dim, compute)
+        self.blocks = nn.ModuleDict(
+            {
+                str(index): Block(
+                    dim=dim, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn_dim=ffn_dim, norm_eps=norm_eps
+                )
+                for index in range(layers)
+            }
         )
-        self.norm = RMSNorm(dim, eps=norm_eps)
-        self.output = Linear(dim, vocab_size)
+        self.norm: RMSNorm | None = RMSNorm(dim, eps=norm_eps)
+        self.output: Linear | None = Linear(dim, vocab_size)
         self.tied = tied_embeddings
         self.tie()
 
     def tie(self) -> None:
         """Let the output projection be the embedding, where the shape says so."""
         if self.tied:
+            assert self.embedding is not None and self.output is not None, "a tied model is one stage"
             self.output.weight = self.embedding.weight
 
     def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
@@ -80,13 +98,19 @@ class Transformer(nn.Module):
         self.tie()
         return self
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = self.embedding(tokens)
-        cos, sin = self.rotary(x, tokens.shape[1])
-        for block in self.blocks:
+    def forward(self, x: Tensor) -> Tensor:
+        if self.embedding is not None:
+            x = self.embedding(x)
+        cos, sin = self.rotary(x, x.shape[1] * self.sequence_shards, self.positions)
+        for block in self.blocks.values():
             x = block(x, cos, sin)
+        if self.norm is None or self.output is None:
+            return x
         logits: Tensor = self.output(self.norm(x))
         return logits
+
+    def balance(self) -> None:
+        """After a step, move the routers' biases towards an even load; nothing where there are none."""
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

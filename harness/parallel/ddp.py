@@ -12,14 +12,14 @@ from harness.parallel.strategy import Strategy
 class DDP(Strategy):
     """torch's DistributedDataParallel; parameters, gradients and optimizer state are whole on every rank."""
 
-    def spread(self, model: Transformer, initialise: Callable[[nn.Module], None]) -> nn.Module:
-        model.to_empty(device=self.device)
-        initialise(model)
+    def spread(self, part: Transformer, initialise: Callable[[nn.Module], None]) -> nn.Module:
+        part.to_empty(device=self.device)
+        initialise(part)
         ids = [self.device.index] if self.device.type == "cuda" else None
-        self.replica = DistributedDataParallel(
-            model, device_ids=ids, process_group=self.mesh.get_group("dp"), gradient_as_bucket_view=True
+        return DistributedDataParallel(
+            part, device_ids=ids, process_group=self.mesh.everyone.get_group(), gradient_as_bucket_view=True
         )
-        return self.replica
 
     def synchronise(self, last: bool) -> None:
-        self.replica.require_backward_grad_sync = last
+        for part in self.parts:
+            part.require_backward_grad_sync = last

@@ -3,15 +3,11 @@
 from importlib import import_module
 
 from harness.parallel.strategy import Strategy
-
-STRATEGIES = {
-    "ddp": "harness.parallel.ddp:DDP",
-    "fsdp": "harness.parallel.fsdp:FSDP",
-}
+from harness.plan.strategies import KINDS
 
 
 def strategy(kind: str) -> type[Strategy]:
     """The class of a data-parallel kind."""
-    module, name = STRATEGIES[kind].split(":")
+    module, name = KINDS[kind].path.split(":")
     found: type[Strategy] = getattr(import_module(module), name)
     return found

@@ -2,14 +2,21 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
 from harness.models.transformer import Transformer
+from harness.parallel.context import ContextParallel
+from harness.parallel.expert import balance, spread_experts
+from harness.parallel.gradients import Gradients
+from harness.parallel.memory import checkpoint_blocks, compile_blocks, to_float8
+from harness.parallel.mesh import Mesh
+from harness.parallel.optimizer import adamw
+from harness.parallel.options import Options
+from harness.parallel.pipeline import Pipeline, split
+from harness.parallel.tensor import loss_in_parallel, tensor_parallel
 
 Microbatch = tuple[Tensor, Tensor]
 """Token ids and target ids, each [local batch, seq], on the rank's device."""
@@ -17,23 +24,11 @@ Microbatch = tuple[Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a strategy is told beside the model: plain values, the same for every strategy."""
-
-    compute: torch.dtype
-    compile: bool
-    activation_checkpointing: bool
-    reshard: bool
-    betas: tuple[float, float]
-    weight_decay: float
-    grad_clip: float
-
-
 class Strategy(ABC):
     """One model on one rank: its parts, its optimizer, accumulation and clipping.
 
-    Subclasses spread `model` over `mesh` in `spread` and say in `synchronise` when gradients meet. The model
+    The parts are one model, or with pipeline parallelism this rank's stages. Each is prepared in one order: tensor →
+    context, expert → float8 → checkpointing → compile → data parallel, the last by subclasses in `spread`. A model
     arrives on the meta device, so that no rank ever holds what it does not keep; parameters are filled by
     `initialise` once they are spread and stand on the device.
     """
@@ -42,62 +37,86 @@ class Strategy(ABC):
         self,
         model: Transformer,
         loss: Loss,
-        mesh: DeviceMesh,
+        mesh: Mesh,
         device: torch.device,
         options: Options,
         initialise: Callable[[nn.Module], None],
     ) -> None:
         self.mesh, self.device, self.options = mesh, device, options
-        self.loss = torch.compile(loss) if options.compile else loss
-        if options.activation_checkpointing:
-            for index, block in enumerate(model.blocks):
-                model.blocks[index] = checkpoint_wrapper(block, preserve_rng_state=False)
+        # DTensor's own cross-entropy is not compiled
+        self.loss = torch.compile(loss) if options.compile and mesh.tp is None else loss
+        self.context = ContextParallel(mesh.cp, options.context) if mesh.cp is not None else None
+        self.parts: list[nn.Module] = []
+        for part in split(model, mesh.pp, options.schedule, options.virtual_stages):
+            self.prepare(part)
+            self.parts.append(self.spread(part, initialise))
+        self.model = nn.ModuleList(self.parts)
+        self.optimizer = self.build_optimizer()
+        self.gradients = Gradients(self.model.parameters(), mesh, device)
+        self.pipeline = Pipeline(self.parts, mesh.pp, device, options, self.loss) if mesh.pp is not None else None
+
+    def prepare(self, part: Transformer) -> None:
+        """Everything that comes before data parallelism, in its order."""
+        mesh, options = self.mesh, self.options
+        if options.float8:
+            to_float8(part)
+        if mesh.tp is not None:
+            tensor_parallel(part, mesh.tp)
+        if self.context is not None:
+            self.context.apply(part)
+        if mesh.ep is not None:
+            spread_experts(part, mesh.ep)
+        checkpoint_blocks(part, options.checkpointing)
         if options.compile:
-            for block in model.blocks:
-                block.compile(fullgraph=True)
-        self.model = self.spread(model, initialise)
-        self.optimizer = adamw(self.model, options)
+            compile_blocks(part)
 
     @abstractmethod
-    def spread(self, model: Transformer, initialise: Callable[[nn.Module], None]) -> nn.Module:
-        """The model with its parameters in place, ready for forward."""
+    def spread(self, part: Transformer, initialise: Callable[[nn.Module], None]) -> nn.Module:
+        """A part with its parameters in place, ready for forward."""
 
     @abstractmethod
     def synchronise(self, last: bool) -> None:
         """Say before a microbatch whether its gradients are the last of the step, to be reduced."""
 
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer over this rank's parameters."""
+        return adamw(self.model.parameters(), self.options)
+
     @property
     def coordinates(self) -> tuple[int, int]:
         """Which part of the data this rank trains on, of how many."""
-        return self.mesh.get_local_rank("dp"), self.mesh["dp"].size()
+        return self.mesh.data
 
     def forward_backward(self, microbatches: Sequence[Microbatch]) -> Tensor:
-        """Gradients of the mean over microbatches and data ranks; returns this rank's loss, a scalar on the device."""
+        """Gradients of the mean over microbatches and data ranks; returns this rank's share of the loss.
+
+        A scalar on the device; its mean over all ranks is the loss of the step.
+        """
+        if self.context is not None:
+            microbatches = [self.context.share(tokens, targets) for tokens, targets in microbatches]
+        with loss_in_parallel(self.mesh.tp):
+            if self.pipeline is not None:
+                return self.pipeline.forward_backward(microbatches)
+            return self.accumulate(microbatches)
+
+    def accumulate(self, microbatches: Sequence[Microbatch]) -> Tensor:
+        """Forward and backward of one microbatch after another."""
         total = torch.zeros((), device=self.device)
         for index, (tokens, targets) in enumerate(microbatches):
             self.synchronise(last=index == len(microbatches) - 1)
-            loss = self.loss(self.model(tokens), targets) / len(microbatches)
+            loss = self.loss(self.parts[0](tokens), targets) / len(microbatches)
             loss.backward()
-            total += loss.detach()
+            detached = loss.detach()
+            total += detached.to_local() if isinstance(detached, DTensor) else detached
         return total
 
     def update(self, lr: float) -> Tensor:
         """Clip, step at learning rate `lr`, clear; returns the global gradient norm before clipping, on the device."""
-        norm = self.clip()
+        norm = self.gradients.norm()
+        self.gradients.clip(norm, self.options.grad_clip)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad()
+        balance(self.parts, self.mesh)
         return norm
-
-    def clip(self) -> Tensor:
-        """Scale gradients down to the largest norm allowed; returns the norm before that."""
-        return torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.grad_clip)
-
-
-def adamw(model: nn.Module, options: Options) -> torch.optim.AdamW:
-    """Fused AdamW (Loshchilov and Hutter 2019) with weight decay on matrices only."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() == 1]
-    groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, betas=options.betas, fused=True)

@@ -3,20 +3,29 @@
 from harness.config import Config
 
 
+def shared_by(config: Config) -> int:
+    """Ranks that train together on the same sequences."""
+    return config.parallel.tp * config.parallel.pp * config.parallel.cp
+
+
 def data_parallel(config: Config) -> int:
     """Ranks that train on different data."""
-    return config.nodes * config.gpus_per_node
+    return config.nodes * config.gpus_per_node // shared_by(config)
 
 
 def accumulation(config: Config) -> int:
-    """Microbatches of one rank in one step; raises ValueError where the global batch does not divide."""
+    """Microbatches of one rank in one step; raises ValueError where the global batch does not divide.
+
+    Weak scaling gives every rank local_batch sequences of a step: ranks that share sequences run them one microbatch
+    after another, so that at one scale every strategy trains on the same global batch.
+    """
     if config.scaling == "weak":
         if config.global_batch is not None:
             raise ValueError(
                 f"global_batch={config.global_batch}: fixes the work of a step, which is strong scaling; "
                 "say scaling=strong, or leave global_batch out"
             )
-        return 1
+        return shared_by(config)
     if config.global_batch is None:
         raise ValueError("global_batch=null: scaling=strong needs the number of sequences in a step over all ranks")
     together = config.local_batch * data_parallel(config)
