@@ -83,6 +83,11 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("choices", nargs="*", metavar="key=value", help="what to run")
     run.set_defaults(verb=run_verb)
 
+    parity = verbs.add_parser("check-parity", help="whether strategies train as one process does", add_help=False)
+    parity.add_argument("-h", "--help", action=ParityHelp, nargs=0, help="show what is checked, groups and keys")
+    parity.add_argument("choices", nargs="*", metavar="key=value", help="what to check; commas sweep")
+    parity.set_defaults(verb=parity_verb)
+
     for name, verb, help in (
         ("status", status_verb, "how a study's points stand"),
         ("report", report_verb, "a study's table, figures and page"),
@@ -126,10 +131,26 @@ class RunHelp(argparse.Action):
         parser.exit()
 
 
+class ParityHelp(argparse.Action):
+    """The long help of `check-parity`, as that of `run`."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from harness.parity.check import usage
+
+        sys.stdout.write(usage())
+        parser.exit()
+
+
 def run_verb(arguments: argparse.Namespace) -> int:
     from harness.study.controller import run
 
     return run(arguments.choices, arguments.multirun)
+
+
+def parity_verb(arguments: argparse.Namespace) -> int:
+    from harness.parity.check import check
+
+    return check(arguments.choices)
 
 
 def status_verb(arguments: argparse.Namespace) -> int:

@@ -138,6 +138,7 @@ class Hardware:
     """The machine to plan for; `auto` plans for this one."""
 
     name: str = option(FROM_GROUP, "machine, such as h100_sxm; auto asks this one")
+    gpus_per_node: int = option(1, "GPUs that its hosts usually have", least=1)
 
 
 @dataclass
@@ -161,7 +162,9 @@ class Config:
     study: str = option("default", "the study's name and folder: letters, digits, '.', '_' and '-'")
     root: str = option("studies", "folder that holds the studies")
     nodes: int = option(1, "number of hosts", least=1)
-    gpus_per_node: int = option(1, "ranks on each host; on a machine without GPUs, CPU processes", least=1)
+    gpus_per_node: int = option(
+        1, "ranks on each host, as many as hardware usually has; on a machine without GPUs, CPU processes", least=1
+    )
     scaling: str = option(
         "weak", "what is held fixed: tokens per GPU (weak) or global_batch (strong)", choices=("weak", "strong")
     )

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from harness.config import Config
-from harness.models.attention import preferred_attention
+from harness.models.attention import attention_kernels
 from harness.models.initialize import initialize
 from harness.models.transformer import Transformer, cross_entropy
 from harness.parallel.mesh import Degrees, Mesh
@@ -85,8 +85,7 @@ def main() -> None:
 def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) -> None:
     """Train the point of a run directory and write its records."""
     start, begin = time.time(), time.perf_counter()
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(run_dir / "config.yaml")))
-    assert isinstance(config, Config)
+    config = read_config(run_dir)
     device, folder = place.device, run_dir / "attempts" / str(attempt)
     cuda = device.type == "cuda"
     if cuda:
@@ -108,6 +107,7 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
         steps=config.steps,
         sample_every=config.record.sample_every,
         tokens_per_step=tokens_per_step(config),
+        compiled=config.compile,
     )
     recorder.write("phase", name="rendezvous", start=start, duration_s=rendezvous_s)
     try:
@@ -120,11 +120,18 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
             gc.collect()
             gc.freeze()
         rate = cosine(config.steps, config.optimizer.lr, config.optimizer.lr_warmup, config.optimizer.lr_final)
-        with preferred_attention():
+        with attention_kernels(config.attention):
             train(trained, data, rate, config.steps, recorder)
     finally:
         if writer is not None:
             writer.close()
+
+
+def read_config(run_dir: Path) -> Config:
+    """The configuration of a run directory's point."""
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(run_dir / "config.yaml")))
+    assert isinstance(config, Config)
+    return config
 
 
 def arranged(config: Config) -> Degrees:

@@ -11,11 +11,17 @@ FIRST_HOST = "FIRST_HOST"
 
 
 def command(run_dir: Path, attempt: int, nodes: int, ranks_per_node: int, device: str, logs: Path) -> list[str]:
-    """torchrun with one log folder a rank, and a rendezvous of its own on a free port.
+    """The command of a point's ranks.
 
     `device` is what the point was planned on, so that ranks that find no usable GPU fail instead of running on CPUs.
     Over several nodes it is the command of each of them, and the one to meet at has to be filled in.
     """
+    program = [WORKER, str(run_dir), f"--attempt={attempt}", f"--device={device}"]
+    return ranks(program, run_dir.name, nodes, ranks_per_node, logs)
+
+
+def ranks(program: list[str], name: str, nodes: int, ranks_per_node: int, logs: Path) -> list[str]:
+    """torchrun of a module and its arguments, with one log folder a rank and a rendezvous of its own on a free port."""
     meeting = ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
     return [
         sys.executable,
@@ -23,16 +29,13 @@ def command(run_dir: Path, attempt: int, nodes: int, ranks_per_node: int, device
         "torch.distributed.run",
         "--rdzv-backend=c10d",
         *(meeting if nodes == 1 else [f"--rdzv-endpoint={FIRST_HOST}:29400"]),
-        f"--rdzv-id={run_dir.name}",
+        f"--rdzv-id={name}",
         f"--nnodes={nodes}",
         f"--nproc-per-node={ranks_per_node}",
         f"--log-dir={logs}",
         "--redirects=3",
         "-m",
-        WORKER,
-        str(run_dir),
-        f"--attempt={attempt}",
-        f"--device={device}",
+        *program,
     ]
 
 

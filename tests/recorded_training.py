@@ -29,17 +29,22 @@ class SlowToStart:
         return self.batches.batch(step)
 
 
-def recorded(kind: str, folder: str, data_s: float = 0.0, lr: float = 1e-3) -> tuple[float, int]:
-    """Train with the recorder; wall seconds of the loop between two synchronisations, and bytes of all gradients."""
-    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+def recorded(
+    kind: str, folder: str, data_s: float = 0.0, lr: float = 1e-3, accumulation: int = 1, how: dict | None = None
+) -> tuple[float, int]:
+    """Train with the recorder, the strategy built as `how` says.
+
+    Wall seconds of the loop between two synchronisations, and bytes of all gradients of this rank's parts.
+    """
+    rank = torch.distributed.get_rank()
     cuda = torch.distributed.get_backend() == "nccl"
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-    trained = tiny.build(kind, device)
-    batches = tiny.data(*trained.coordinates, 1, device)
+    trained = tiny.build(kind, device, microbatches=accumulation, **(how or {}))
+    batches = tiny.data(*trained.coordinates, accumulation, device)
     writer = EventWriter(Path(folder) / "events.jsonl", 0) if rank == 0 else None
     recorder = Recorder(
         clock=CudaClock() if cuda else HostClock(),
-        sampler=FlightRecorderSampler("dp", world) if cuda else GlooSampler("dp", world),
+        sampler=FlightRecorderSampler(trained.mesh.labels) if cuda else GlooSampler(trained.mesh.labels),
         exchange=Exchange(device),
         writer=writer,
         device=device,
@@ -47,6 +52,7 @@ def recorded(kind: str, folder: str, data_s: float = 0.0, lr: float = 1e-3) -> t
         steps=STEPS,
         sample_every=EVERY,
         tokens_per_step=tiny.SEQUENCES * tiny.SEQ,
+        compiled=trained.options.compile,
     )
     if cuda:
         torch.cuda.synchronize()

@@ -12,6 +12,8 @@ from harness.parallel.mesh import Degrees, Mesh
 from harness.parallel.options import Options
 from harness.parallel.registry import strategy
 from harness.parallel.strategy import Strategy
+from harness.parity.bare import train_bare
+from harness.parity.compare import LOSS_TOLERANCE, NORM_TOLERANCE
 from harness.training.data import source
 
 DENSE = {
@@ -44,7 +46,6 @@ MLA = {
 }
 SHAPES = {"dense": DENSE, "moe": MOE, "mla": MLA}
 STEPS, LR, SEED, SEQUENCES, SEQ = 5, 3e-4, 7, 8, 64
-LOSS_TOLERANCE, NORM_TOLERANCE = 2e-6, 1e-5
 
 
 def options(**changes: Any) -> Options:
@@ -116,34 +117,17 @@ def through_strategy(
 
 
 def bare(shape: str = "dense", tied: bool = False) -> list[tuple[float, float]]:
-    """The same steps by the module alone: no strategy, no process group's help, clipping written out."""
+    """The same steps by the module alone: no strategy, no process group's help."""
     sizes = {**SHAPES[shape], "tied_embeddings": tied}
     model = Transformer(**sizes)
     initialize(model, sizes["layers"], SEED, torch.device("cpu"))
-    parameters = list(model.parameters())
-    matrices, vectors = [p for p in parameters if p.dim() > 1], [p for p in parameters if p.dim() == 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}], lr=LR, betas=(0.9, 0.95)
-    )
-    batches = data(0, 1, 1, torch.device("cpu"))
-    told = []
-    for step in range(1, STEPS + 1):
-        ((tokens, targets),) = batches.batch(step)
-        loss = cross_entropy(model(tokens), targets)
-        optimizer.zero_grad()
-        loss.backward()
-        norm = torch.sqrt(sum((p.grad.double() ** 2).sum() for p in parameters))
-        scale = min(1.0, 1.0 / (norm.item() + 1e-6))
-        for p in parameters:
-            p.grad.mul_(scale)
-        optimizer.step()
-        model.balance()
-        told.append((loss.item(), norm.item()))
-    return told
+    how = {"betas": (0.9, 0.95), "weight_decay": 0.1, "grad_clip": 1.0}
+    told = train_bare(model, data(0, 1, 1, torch.device("cpu")), steps=STEPS, lr=LR, **how)
+    return list(zip(told.losses, told.norms, strict=True))
 
 
 def agree(told, reference) -> bool:
-    """Whether losses are equal to 2e-6 and gradient norms to 1e-5 of their size, step by step."""
+    """Whether losses and gradient norms are as good as equal, step by step."""
     return all(
         abs(loss - wanted_loss) <= LOSS_TOLERANCE and abs(norm - wanted_norm) <= NORM_TOLERANCE * wanted_norm
         for (loss, norm), (wanted_loss, wanted_norm) in zip(told, reference, strict=True)

@@ -1,13 +1,24 @@
 """Writes the tables of docs/measurements/README.md from the points.csv beside it."""
 
 import csv
+import json
 import re
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+
+from harness.config import Config
+from harness.plan.memory import estimate
+
+Columns = dict[str, Callable[[dict[str, str]], str]]
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
-MARK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-COLUMNS = {
+MARK = re.compile(r"(<!-- (table|strategies): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+COLUMNS: Columns = {
     "parallel": lambda row: row["parallel"],
     "nccl": lambda row: row["nccl"],
     "GPUs": lambda row: row["gpus"],
@@ -35,18 +46,100 @@ def interval(row: dict[str, str]) -> str:
     return f"{figure(row['tokens_per_s_lo'], '{:,.0f}', share)} to {figure(row['tokens_per_s_hi'], '{:,.0f}', share)}"
 
 
-def table(study: str) -> str:
+def table(study: str, columns: Columns) -> str:
     """The ok points of a study, one row each."""
     with open(HERE / study / "points.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["status"] == "ok"]
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * 2 + "--:|" * (len(COLUMNS) - 2)]
-    lines += ["| " + " | ".join(show(row) for show in COLUMNS.values()) + " |" for row in rows]
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * 2 + "--:|" * (len(columns) - 2)]
+    lines += ["| " + " | ".join(show(row) for show in columns.values()) + " |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def folder(row: dict[str, str]) -> Path:
+    """A row's run directory."""
+    return HERE / row["study"] / "points" / row["slug"]
+
+
+@cache
+def configured(run_dir: Path) -> Config:
+    """A point's configuration."""
+    stored = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(run_dir / "config.yaml"))
+    return cast(Config, OmegaConf.to_object(stored))
+
+
+@cache
+def records(run_dir: Path, kind: str) -> list[dict[str, Any]]:
+    """A point's records of a kind."""
+    lines = (run_dir / "attempts" / "0" / "events.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+def choices(row: dict[str, str]) -> str:
+    """What a strategy was told beside its name."""
+    config = configured(folder(row))
+    parallel, found = config.parallel, []
+    if parallel.pp > 1:
+        found.append(parallel.schedule)
+    if parallel.cp > 1:
+        found.append(parallel.context)
+    if config.activation_checkpointing != "none":
+        found.append(f"{config.activation_checkpointing} checkpointing")
+    if config.precision.float8:
+        found.append("float8")
+    return ", ".join(found) or "–"
+
+
+def planned_memory(row: dict[str, str]) -> float:
+    """Bytes that the plan says of the rank with the most."""
+    return float(estimate(configured(folder(row))).total)
+
+
+def moved(row: dict[str, str]) -> str:
+    """GB that rank 0 moved in a step, by group, as recorded."""
+    samples = [record for record in records(folder(row), "collectives") if not record["partial"]]
+    if not samples:
+        return "–"
+    groups = samples[-1]["groups"]
+    totals = {label: sum(entry["bytes"] for entry in found.values()) for label, found in groups.items()}
+    return ", ".join(f"{label} {total / 1e9:.2f}" for label, total in totals.items()) or "–"
+
+
+def losses(row: dict[str, str]) -> str:
+    """The loss of the first step and of the last."""
+    steps = records(folder(row), "step")
+    return f"{steps[0]['loss']:.2f} → {steps[-1]['loss']:.2f}"
+
+
+def graph_breaks(row: dict[str, str]) -> str:
+    """Graph breaks of rank 0's compiled blocks."""
+    (end,) = records(folder(row), "end")
+    return "–" if end["graph_breaks"] is None else str(end["graph_breaks"])
+
+
+STRATEGY_COLUMNS: Columns = {
+    "model": lambda row: row["model"],
+    "parallel": lambda row: row["parallel"],
+    "with": choices,
+    "tokens/s/GPU": COLUMNS["tokens/s/GPU"],
+    "95 % interval": COLUMNS["95 % interval"],
+    "MFU %": COLUMNS["MFU %"],
+    "memory GiB": COLUMNS["memory GiB"],
+    "planned GiB": lambda row: f"{planned_memory(row) / 2**30:.1f}",
+    "measured ÷ planned": lambda row: f"{float(row['peak_memory_bytes']) / planned_memory(row):.2f}",
+    "all-reduce ms": COLUMNS["all-reduce ms"],
+    "all-gather ms": COLUMNS["all-gather ms"],
+    "reduce-scatter ms": COLUMNS["reduce-scatter ms"],
+    "all-to-all ms": lambda row: figure(row["all_to_all_s_p50"], "{:.1f}", 1e3),
+    "GB a step and rank": moved,
+    "graph breaks": graph_breaks,
+    "loss": losses,
+}
+KINDS_OF_TABLES = {"table": COLUMNS, "strategies": STRATEGY_COLUMNS}
 
 
 def filled(page: str) -> str:
     """The page with every marked table made anew."""
-    return MARK.sub(lambda mark: mark[1] + table(mark[2]) + mark[3], page)
+    return MARK.sub(lambda mark: mark[1] + table(mark[3], KINDS_OF_TABLES[mark[2]]) + mark[4], page)
 
 
 if __name__ == "__main__":

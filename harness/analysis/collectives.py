@@ -7,7 +7,7 @@ from statistics import median
 from harness.analysis.read import Record
 from harness.analysis.steps import Attempts, kept
 
-OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv", "broadcast")
+OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv", "broadcast", "reduce")
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ COLUMNS: dict[str, type[pl.DataType]] = {
     "all_to_all_s_p50": pl.Float64,
     "send_recv_s_p50": pl.Float64,
     "broadcast_s_p50": pl.Float64,
+    "reduce_s_p50": pl.Float64,
     "efficiency_lo": pl.Float64,
     "efficiency_hi": pl.Float64,
     "goodput_efficiency": pl.Float64,

@@ -1,26 +1,38 @@
 """Grouped-query attention with rotary positions."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from harness.models.layers import Linear
 
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Queries, keys and values, heads [batch, seq, heads, width], to what each query sees of the values."""
 
-@contextmanager
-def preferred_attention() -> Iterator[None]:
-    """Fastest attention first: cuDNN's, then flash, then what also takes fp32."""
-    order = [
+BACKENDS = {
+    "auto": [
         SDPBackend.CUDNN_ATTENTION,
         SDPBackend.FLASH_ATTENTION,
+        # what also takes fp32
         SDPBackend.EFFICIENT_ATTENTION,
         SDPBackend.MATH,
-    ]
-    with sdpa_kernel(order, set_priority=True):
+    ],
+    "cudnn": [SDPBackend.CUDNN_ATTENTION],
+    "flash": [SDPBackend.FLASH_ATTENTION],
+    "math": [SDPBackend.MATH],
+}
+"""What scaled_dot_product_attention may take, first choice first."""
+
+
+@contextmanager
+def attention_kernels(kernel: str) -> Iterator[None]:
+    """Where models built with `kernel` run: it decides between the backends of scaled_dot_product_attention."""
+    with sdpa_kernel(BACKENDS.get(kernel, BACKENDS["auto"]), set_priority=True):
         yield
 
 
@@ -61,16 +73,59 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         # no fused kernel shares fp32 keys and values, and the one that does not fuse stores all scores
         key, value = (x.repeat_interleave(query.shape[2] // x.shape[2], dim=2) for x in (key, value))
         shared = False
+    width = value.shape[-1]
+    if width < query.shape[-1] and takes_flash(query.device.type, query.dtype, query.shape[-1]):
+        # zeros beside the values come out as zeros
+        value = F.pad(value, (0, query.shape[-1] - width))
     mixed = F.scaled_dot_product_attention(
         query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), is_causal=True, enable_gqa=shared
     )
-    return mixed.transpose(1, 2)
+    return mixed.transpose(1, 2)[..., :width]
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def takes_flash(device: str, dtype: torch.dtype, width: int) -> bool:
+    """Whether scaled_dot_product_attention would take flash for heads all of one width; flash takes no others."""
+    head = torch.empty(1, 1, 128, width, dtype=dtype, device=device)
+    return torch._fused_sdp_choice(head, head, head, is_causal=True) == SDPBackend.FLASH_ATTENTION.value
+
+
+class FlexAttend:
+    """The same by torch's flex_attention, its causal mask kept per length and device."""
+
+    def __init__(self) -> None:
+        self.masks: dict[tuple[int, torch.device], BlockMask] = {}
+        self.compiled = torch.compile(flex_attention)
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        kept = (query.shape[1], query.device)
+        if kept not in self.masks:
+            self.masks[kept] = create_block_mask(causal, None, None, kept[0], kept[0], device=query.device)
+        compute = self.compiled if query.is_cuda else flex_attention
+        mixed = compute(
+            query.transpose(1, 2),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+            block_mask=self.masks[kept],
+            enable_gqa=True,
+        )
+        return mixed.transpose(1, 2)
+
+
+def causal(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    """Whether a query sees a key, by their positions."""
+    return query >= key
+
+
+def attend_by(kernel: str) -> Attend:
+    """The attention of a model with this choice of kernel."""
+    return FlexAttend() if kernel == "flex" else attend
 
 
 class Attention(nn.Module):
     """Causal self-attention, `heads` queries sharing `kv_heads` keys and values: [batch, seq, dim] to the same."""
 
-    def __init__(self, *, dim: int, heads: int, kv_heads: int, head_dim: int) -> None:
+    def __init__(self, *, dim: int, heads: int, kv_heads: int, head_dim: int, attend: Attend) -> None:
         super().__init__()
         self.head_dim = head_dim
         self.attend = attend

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.distributed.tensor import DTensor, Replicate
 STD = 0.02
 """Standard deviation of initial weights, as in GPT-2 and Llama."""
 
-RESIDUAL_OUTPUTS = ("attention.wo.weight", "feed_forward.w2.weight")
+RESIDUAL_OUTPUTS = ("attention.wo.weight", "feed_forward.w2.weight", "experts.w2", "shared.w2.weight")
 """Projections into the residual stream, scaled down by the number of them (GPT-2, section 2.3)."""
 
 
@@ -47,7 +48,7 @@ def part(whole: Tensor, like: Tensor) -> Tensor:
         return whole
     mesh = like.device_mesh
     for dimension in reversed(range(mesh.ndim)):
-        placement = like.placements[dimension]
+        placement: Any = like.placements[dimension]
         if not isinstance(placement, Replicate):
             chunks = whole.chunk(mesh.size(dimension), placement.dim)
             index = mesh.get_local_rank(dimension)

@@ -1,4 +1,4 @@
-"""The decoder-only transformer of Llama: RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
+"""The decoder-only transformer: RMSNorm, rotary positions, grouped-query or latent attention, SwiGLU or experts."""
 
 from typing import Any, Self
 
@@ -6,33 +6,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.models.attention import Attention, RotaryTable
-from harness.models.layers import Embedding, Linear, RMSNorm
-
-
-class FeedForward(nn.Module):
-    """SwiGLU (Shazeer 2020): [batch, seq, dim] to the same."""
-
-    def __init__(self, *, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.w1 = Linear(dim, hidden)
-        self.w2 = Linear(hidden, dim)
-        self.w3 = Linear(dim, hidden)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.w2(F.silu(self.w1(x)) * self.w3(x))
-        return out
+from harness.models.attention import Attention, RotaryTable, attend_by
+from harness.models.experts import MixtureOfExperts, Router
+from harness.models.latent import LatentAttention
+from harness.models.layers import Embedding, FeedForward, Linear, RMSNorm
 
 
 class Block(nn.Module):
     """Attention and feed-forward, each normed first and added to the stream [batch, seq, dim]."""
 
-    def __init__(self, *, dim: int, heads: int, kv_heads: int, head_dim: int, ffn_dim: int, norm_eps: float) -> None:
+    def __init__(self, *, dim: int, norm_eps: float, attention: nn.Module, feed_forward: nn.Module) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(dim, eps=norm_eps)
-        self.attention = Attention(dim=dim, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
+        self.attention = attention
         self.ffn_norm = RMSNorm(dim, eps=norm_eps)
-        self.feed_forward = FeedForward(dim=dim, hidden=ffn_dim)
+        self.feed_forward = feed_forward
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x), cos, sin)
@@ -66,18 +54,57 @@ class Transformer(nn.Module):
         rope_theta: float,
         norm_eps: float,
         tied_embeddings: bool,
+        kv_lora_rank: int = 0,
+        rope_head_dim: int = 0,
+        v_head_dim: int = 0,
+        experts: int = 0,
+        experts_per_token: int = 0,
+        expert_ffn_dim: int = 0,
+        shared_experts: int = 0,
+        dense_layers: int = 0,
+        normalise_routes: bool = True,
+        balance: str = "none",
+        balance_rate: float = 0.001,
         compute: torch.dtype = torch.float32,
         kernel: str = "auto",
-        **later: Any,
     ) -> None:
         super().__init__()
-        self.rotary = RotaryTable(head_dim, rope_theta)
+        self.dim = dim
+        self.rotary = RotaryTable(rope_head_dim if kv_lora_rank else head_dim, rope_theta)
         self.embedding: Embedding | None = Embedding(vocab_size, dim, compute)
+        attend = attend_by(kernel)
+
+        def attention() -> nn.Module:
+            if kv_lora_rank:
+                return LatentAttention(
+                    dim=dim,
+                    heads=heads,
+                    head_dim=head_dim,
+                    rope_head_dim=rope_head_dim,
+                    v_head_dim=v_head_dim,
+                    kv_lora_rank=kv_lora_rank,
+                    norm_eps=norm_eps,
+                    attend=attend,
+                )
+            return Attention(dim=dim, heads=heads, kv_heads=kv_heads, head_dim=head_dim, attend=attend)
+
+        def feed_forward(index: int) -> nn.Module:
+            if experts and index >= dense_layers:
+                return MixtureOfExperts(
+                    dim=dim,
+                    experts=experts,
+                    experts_per_token=experts_per_token,
+                    expert_ffn_dim=expert_ffn_dim,
+                    shared_experts=shared_experts,
+                    normalise_routes=normalise_routes,
+                    balance=balance,
+                    balance_rate=balance_rate,
+                )
+            return FeedForward(dim=dim, hidden=ffn_dim)
+
         self.blocks = nn.ModuleDict(
             {
-                str(index): Block(
-                    dim=dim, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn_dim=ffn_dim, norm_eps=norm_eps
-                )
+                str(index): Block(dim=dim, norm_eps=norm_eps, attention=attention(), feed_forward=feed_forward(index))
                 for index in range(layers)
             }
         )
@@ -111,6 +138,9 @@ class Transformer(nn.Module):
 
     def balance(self) -> None:
         """After a step, move the routers' biases towards an even load; nothing where there are none."""
+        for module in self.modules():
+            if isinstance(module, Router):
+                module.rebalance(module.load)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -16,10 +16,16 @@ class DDP(Strategy):
         part.to_empty(device=self.device)
         initialise(part)
         ids = [self.device.index] if self.device.type == "cuda" else None
+        # every rank counts its routers' loads by itself
         return DistributedDataParallel(
-            part, device_ids=ids, process_group=self.mesh.everyone.get_group(), gradient_as_bucket_view=True
+            part,
+            device_ids=ids,
+            process_group=self.mesh.everyone.get_group(),
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
         )
 
     def synchronise(self, last: bool) -> None:
         for part in self.parts:
+            assert isinstance(part, DistributedDataParallel)
             part.require_backward_grad_sync = last

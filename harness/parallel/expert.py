@@ -1,18 +1,83 @@
-"""Expert parallelism: each rank holds some of the experts, and tokens travel to theirs."""
+"""Expert parallelism: each rank holds some of the experts, and tokens travel to theirs and back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from torch import nn
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Placement, Shard
 
+from harness.models.experts import Experts, Reorder, Router
 from harness.models.transformer import Transformer
+from harness.parallel.collectives import AllToAll, Group, all_to_all
 from harness.parallel.mesh import Mesh
+from harness.parallel.tensor import seeing_parts
 
 
 def spread_experts(part: Transformer, mesh: DeviceMesh) -> None:
     """Let each rank of `mesh` keep its experts, and exchange tokens with the others."""
-    raise NotImplementedError
+    for module in part.modules():
+        if isinstance(module, Experts):
+            parameters = dict(module.named_parameters())
+            for name, parameter in parameters.items():
+                held = own_experts(parameter, mesh)
+                module.register_parameter(name, nn.Parameter(held))
+            module.__class__ = seeing_parts(module.__class__, tuple(parameters), held.device_mesh.ndim)
+            module.exchange = TokenExchange(Group.along(mesh))
+
+
+def own_experts(parameter: Tensor, mesh: DeviceMesh) -> DTensor:
+    """This rank's part of a parameter [experts, ...], whose later dimensions may be split already."""
+    placements: tuple[Placement, ...] = (Shard(0),)
+    joint = mesh
+    if isinstance(parameter, DTensor):
+        placements += parameter.placements
+        joint = DeviceMesh._concatenate([mesh, parameter.device_mesh])
+        parameter = parameter.to_local()
+    own = parameter.detach().chunk(mesh.size())[mesh.get_local_rank()]
+    return DTensor.from_local(own, joint, placements, run_check=False)
+
+
+class TokenExchange:
+    """Brings rows to the ranks that hold their experts, and back, to each rank as many as it is to have."""
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+
+    @torch.compiler.disable
+    def dispatch(self, rows: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """Rows [n, dim] sorted by expert, `counts` [experts] of them for each: see harness.models.experts.Exchange."""
+        group, each = self.group, len(counts) // self.group.size
+        arrived = all_to_all(counts, [each] * group.size, [each] * group.size, group)
+        # [ranks, experts of one]: the one time that the host waits, for it must know how much to send
+        sent, received = torch.stack((counts, arrived)).view(2, group.size, each).sum(-1).tolist()
+        order = by_expert(arrived.view(group.size, each), sum(received))
+        inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+
+        @torch.compiler.disable
+        def back(done: Tensor) -> Tensor:
+            return AllToAll.apply(Reorder.apply(done, inverse, order, 1), received, sent, group)
+
+        rows = AllToAll.apply(rows, sent, received, group)
+        return Reorder.apply(rows, order, inverse, 1), arrived.view(group.size, each).sum(0), back
+
+
+def by_expert(counts: Tensor, rows: int) -> Tensor:
+    """The order [rows] that sorts rows by expert which lie sorted by rank, then expert: `counts` [ranks, experts]."""
+    starts = (counts.flatten().cumsum(0) - counts.flatten()).view_as(counts)
+    lengths = counts.T.flatten()
+    moves = starts.T.flatten() - (lengths.cumsum(0) - lengths)
+    return moves.repeat_interleave(lengths, output_size=rows) + torch.arange(rows, device=counts.device)
 
 
 def balance(parts: Sequence[nn.Module], mesh: Mesh) -> None:
-    """After a step, move the routers' biases towards an even load."""
+    """After a step, move the routers' biases towards an even load over all ranks of their stage."""
+    routers = [m for part in parts for m in part.modules() if isinstance(m, Router) and m.balance == "bias"]
+    if not routers:
+        return
+    loads = torch.stack([router.load for router in routers])
+    if mesh.stage.size() > 1:
+        dist.all_reduce(loads, group=mesh.stage.get_group())
+    for router, load in zip(routers, loads, strict=True):
+        router.rebalance(load)

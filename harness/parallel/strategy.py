@@ -7,11 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from harness.models.experts import Router
 from harness.models.transformer import Transformer
+from harness.parallel.checkpointing import checkpoint_blocks
+from harness.parallel.compilation import compile_blocks
 from harness.parallel.context import ContextParallel
 from harness.parallel.expert import balance, spread_experts
+from harness.parallel.float8 import to_float8
 from harness.parallel.gradients import Gradients
-from harness.parallel.memory import checkpoint_blocks, compile_blocks, to_float8
 from harness.parallel.mesh import Mesh
 from harness.parallel.optimizer import adamw
 from harness.parallel.options import Options
@@ -47,7 +50,7 @@ class Strategy(ABC):
         self.loss = torch.compile(loss) if options.compile and mesh.tp is None else loss
         self.context = ContextParallel(mesh.cp, options.context) if mesh.cp is not None else None
         self.parts: list[nn.Module] = []
-        for part in split(model, mesh.pp, options.schedule, options.virtual_stages):
+        for part in split(model, mesh.pp, options.virtual_stages):
             self.prepare(part)
             self.parts.append(self.spread(part, initialise))
         self.model = nn.ModuleList(self.parts)
@@ -58,6 +61,10 @@ class Strategy(ABC):
     def prepare(self, part: Transformer) -> None:
         """Everything that comes before data parallelism, in its order."""
         mesh, options = self.mesh, self.options
+        for module in part.modules():
+            if isinstance(module, Router):
+                # each microbatch counts for its part of the mean, in the loss and beside it
+                module.aux_share /= options.microbatches
         if options.float8:
             to_float8(part)
         if mesh.tp is not None:

@@ -37,6 +37,16 @@ def accumulation(config: Config) -> int:
     return config.global_batch // together
 
 
+def tokens(config: Config) -> int:
+    """Tokens of one microbatch on a rank; ranks that share layers all have them."""
+    return config.local_batch * config.seq_len // config.parallel.cp
+
+
+def shards(config: Config) -> int:
+    """Data ranks that share one copy of the model, where copies are sharded."""
+    return data_parallel(config) // config.parallel.replicas
+
+
 def tokens_per_step(config: Config) -> int:
     """Tokens of one optimizer step over all ranks."""
     return data_parallel(config) * accumulation(config) * config.local_batch * config.seq_len

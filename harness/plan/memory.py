@@ -5,20 +5,23 @@ there; what the CUDA context, NCCL's buffers and fragmentation take (a few GiB) 
 """
 
 from dataclasses import dataclass
+from math import ceil
 
-from harness.config import Config, Model
-from harness.plan.model import block_parameters, embedding_parameters, parameters, parameters_without_embedding
-
-FP32 = 4
-COMPUTE_BYTES = {"fp32": 4, "bf16": 2}
+from harness.config import Config
+from harness.plan import activations, batch
+from harness.plan.parts import COMPUTE_BYTES, FP32, Share, block, embedding, held, numbers, routed, share
+from harness.plan.schedules import in_flight
+from harness.plan.stages import layers_of, stages_of
+from harness.plan.strategies import KINDS
 
 
 @dataclass(frozen=True)
 class Memory:
     """Bytes on one rank in a step.
 
-    compute_copies: parameters gathered (fsdp) or cast (ddp) for the products, beside the stored fp32 ones.
-    gradients_last: whether backward frees activations as it makes gradients, so that the two never stand together.
+    parameters: those that the optimizer steps, in fp32. compute_copies: parameters gathered or cast for the products,
+    beside them. gradients_last: whether backward frees activations as it makes gradients, so that the two never stand
+    together.
     """
 
     parameters: int
@@ -37,62 +40,104 @@ class Memory:
         return self.parameters + self.optimizer + self.compute_copies + peak
 
 
-def estimate(config: Config, data_parallel: int) -> Memory:
-    """The memory of one of `data_parallel` ranks.
+def estimate(config: Config) -> Memory:
+    """The memory of one rank; of a pipeline, the rank that needs the most.
 
-    Parameters and gradients take 4 bytes each and AdamW's two moments 8, divided by the ranks with fsdp (as in
-    ZeRO stage 3, arXiv:1910.02054, section 5). ddp's gradients are views of its buckets and stay allocated; fsdp's
-    come into being as backward goes, but for those that accumulate. A compiled loss keeps the logits and their
-    gradient in the compute type; otherwise there are three fp32 copies.
+    What the kind shards is divided by the ranks that share a copy, what degrees split by them before that (as in ZeRO,
+    arXiv:1910.02054, section 5): parameters and gradients take 4 bytes each and AdamW's two moments 8, or 4 in bf16.
     """
-    model = config.model
-    stored = -(-parameters(model) // (data_parallel if config.parallel.kind == "fsdp" else 1))
-    tokens = config.local_batch * config.seq_len
-    size = COMPUTE_BYTES[config.precision.compute]
+    return max((_on(config, rank) for rank in range(config.parallel.pp)), key=lambda memory: memory.total)
+
+
+def _on(config: Config, rank: int) -> Memory:
+    parallel, own = config.parallel, share(config.model, config.parallel, rank)
+    split, size = KINDS[parallel.kind].sharded, COMPUTE_BYTES[config.precision.compute]
+    whole, shard = numbers(held(config.model, own), parallel), _shard(config, own)
+    waiting = _in_flight(config, rank)
+    # gradients that accumulate stay whole until the last microbatch
+    accumulates = batch.accumulation(config) > 1
+    gathers = parallel.kind in ("fsdp", "hsdp")
+    summed = shard if "gradients" in split and not (gathers and accumulates) else whole
     return Memory(
-        parameters=FP32 * stored,
-        gradients=FP32 * stored,
-        optimizer=2 * FP32 * stored,
-        compute_copies=_compute_copies(config),
-        activations=tokens * _activations_per_token(config) * size,
-        logits=tokens * model.vocab_size * (2 * size if config.compile else 3 * FP32),
-        gradients_last=config.parallel.kind == "fsdp" and config.scaling == "weak",
+        parameters=FP32 * (shard if "optimizer" in split else whole),
+        gradients=FP32 * summed,
+        optimizer=2 * COMPUTE_BYTES[config.optimizer.state] * (shard if "optimizer" in split else whole),
+        compute_copies=size * _copies(config, own, waiting),
+        activations=batch.tokens(config) * size * _kept(config, own, waiting),
+        logits=_logits(config, own, waiting),
+        gradients_last=gathers and not accumulates,
     )
 
 
-def _compute_copies(config: Config) -> int:
-    """Bytes of the parameters that exist a second time, in the compute type, for the matrix products.
+def _shard(config: Config, own: Share) -> int:
+    """Numbers of a share that one of the data ranks keeps, where they are split; experts are over fewer ranks."""
+    ranks = batch.shards(config) * config.parallel.cp
+    experts = [parameter for index in own.blocks for parameter in routed(config.model, index)]
+    spread = numbers(experts, config.parallel)
+    rest = numbers(held(config.model, own), config.parallel) - spread
+    return ceil(rest / ranks) + ceil(spread * config.parallel.ep / ranks)
 
-    fsdp gathers all with reshard=false, else at the peak the output projection and two blocks, the one that runs
-    and the next one. ddp casts where the compute type is not fp32, and backward keeps all casts but those of
+
+def _in_flight(config: Config, rank: int) -> dict[int, int]:
+    """How many microbatches' activations each block of a pipeline rank holds at its peak."""
+    parallel = config.parallel
+    if parallel.pp == 1:
+        return dict.fromkeys(range(config.model.layers), 1)
+    order = (parallel.schedule, rank, parallel.pp, parallel.virtual_stages, batch.accumulation(config))
+    blocks = layers_of(config.model.layers, parallel.pp * parallel.virtual_stages)
+    stages = stages_of(rank, parallel.pp, parallel.virtual_stages)
+    return {index: count for stage, count in zip(stages, in_flight(*order), strict=True) for index in blocks[stage]}
+
+
+def _copies(config: Config, own: Share, waiting: dict[int, int]) -> int:
+    """Numbers of the parameters that exist a second time, in the compute type, for the matrix products.
+
+    fsdp gathers all with reshard=false or in a pipeline, else at the peak the output projection and two blocks, the
+    one that runs and the next one; so does zero3, which keeps its shard in the compute type too. zero1 and zero2 keep
+    all. ddp casts where the compute type is not fp32, and backward keeps the casts of each microbatch but those of
     checkpointed blocks.
     """
-    model, size = config.model, COMPUTE_BYTES[config.precision.compute]
-    few = embedding_parameters(model) + min(2, model.layers) * block_parameters(model)
-    if config.parallel.kind == "fsdp":
-        return size * (few if config.parallel.reshard else parameters(model))
-    if size == FP32:
+    model, parallel = config.model, config.parallel
+    vocabulary = numbers(embedding(model), parallel)
+    blocks = {index: numbers(block(model, index) + routed(model, index), parallel) for index in own.blocks}
+    few = vocabulary * (own.embedding or own.head) + sum(sorted(blocks.values())[-2:])
+    whole = numbers(held(model, own), parallel)
+    if parallel.kind in ("fsdp", "hsdp"):
+        return few if parallel.reshard and parallel.pp == 1 else whole
+    if parallel.kind == "zero3":
+        return few + _shard(config, own)
+    if parallel.kind in ("zero1", "zero2"):
+        return whole
+    if config.precision.compute == "fp32":
         return 0
-    return size * (few if config.activation_checkpointing == "full" else parameters_without_embedding(model))
-
-
-def _activations_per_token(config: Config) -> int:
-    """Numbers that one token leaves behind in the forward pass for the backward pass.
-
-    With full checkpointing each block keeps its input only, and one block at a time has all of its own again.
-    """
-    model, block = config.model, _block_activations(config.model, config.compile)
-    head = 2 * model.dim
     if config.activation_checkpointing == "full":
-        return model.layers * model.dim + block + head
-    return model.layers * block + head
+        return few
+    outside = whole - sum(blocks.values()) - vocabulary * (own.embedding and not model.tied_embeddings)
+    return outside + sum(numbers * waiting[index] for index, numbers in blocks.items())
 
 
-def _block_activations(model: Model, compiled: bool) -> int:
-    """Numbers a token that one block keeps: the inputs of its operations.
+def _kept(config: Config, own: Share, waiting: dict[int, int]) -> int:
+    """Numbers a token that the forward passes of all microbatches in flight leave behind, and the buffers between
+    stages, of which torch makes one a microbatch and direction."""
+    parallel = config.parallel
+    found = sum(activations.kept(config, index) * count for index, count in waiting.items())
+    found += max(activations.recomputed(config, index) for index in own.blocks)
+    if own.head:
+        found += activations.head(config)
+    if parallel.pp > 1:
+        edges = 2 * parallel.virtual_stages - own.embedding - own.head
+        found += edges * batch.accumulation(config) * activations.stream(config)
+    return found
 
-    Both norms' inputs and outputs, q, k, v and the attention's output, and of SwiGLU the two inner products and
-    what enters the last one; without compilation also the SiLU's output. Flash attention keeps no scores.
+
+def _logits(config: Config, own: Share, waiting: dict[int, int]) -> int:
+    """Bytes of the logits and what the loss makes of them.
+
+    A compiled loss keeps the logits and their gradient in the compute type; otherwise there are three fp32 copies, as
+    where ranks share the vocabulary. Of microbatches that wait for backward the last stage keeps all logits.
     """
-    attention = 2 * model.heads * model.head_dim + 2 * model.kv_heads * model.head_dim
-    return 4 * model.dim + attention + (3 if compiled else 4) * model.ffn_dim
+    if not own.head:
+        return 0
+    tp, size = config.parallel.tp, COMPUTE_BYTES[config.precision.compute]
+    each = 2 * size if config.compile and tp == 1 else 3 * FP32
+    return batch.tokens(config) * config.model.vocab_size // tp * each * waiting[own.blocks[-1]]

@@ -5,16 +5,40 @@ from harness.config import Model
 FLOPS_CONVENTION = "palm-appendix-b"
 
 
-def block_parameters(model: Model) -> int:
-    """Parameters of one block.
+def has_experts(model: Model, block: int) -> bool:
+    """Whether the feed-forward of a block, counted from 0, is a mixture of experts."""
+    return model.experts > 0 and block >= model.dense_layers
 
-    q, k, v and o projections, SwiGLU's three matrices and two RMSNorm weights; no biases.
+
+def attention_parameters(model: Model) -> int:
+    """Parameters of one block's attention: its projections, and the latent's RMSNorm weight where there is one."""
+    if model.kv_lora_rank == 0:
+        return model.dim * (2 * model.heads + 2 * model.kv_heads) * model.head_dim
+    query = model.dim * model.heads * (model.head_dim + model.rope_head_dim)
+    compressed = model.dim * (model.kv_lora_rank + model.rope_head_dim) + model.kv_lora_rank
+    expanded = model.kv_lora_rank * model.heads * (model.head_dim + model.v_head_dim)
+    return query + compressed + expanded + model.heads * model.v_head_dim * model.dim
+
+
+def expert_parameters(model: Model) -> int:
+    """Parameters of one expert: SwiGLU's three matrices."""
+    return 3 * model.dim * model.expert_ffn_dim
+
+
+def feed_forward_parameters(model: Model, block: int, active: bool = False) -> int:
+    """Parameters of a block's feed-forward; `active`: only those that a token meets.
+
+    A mixture of experts has a router, its experts, of which a token meets `experts_per_token`, and the shared ones.
     """
-    query = model.heads * model.head_dim
-    key = model.kv_heads * model.head_dim
-    attention = model.dim * (2 * query + 2 * key)
-    feed_forward = 3 * model.dim * model.ffn_dim
-    return attention + feed_forward + 2 * model.dim
+    if not has_experts(model, block):
+        return 3 * model.dim * model.ffn_dim
+    routed = model.experts_per_token if active else model.experts
+    return model.dim * model.experts + (routed + model.shared_experts) * expert_parameters(model)
+
+
+def block_parameters(model: Model, block: int = 0, active: bool = False) -> int:
+    """Parameters of one block, counted from 0: attention, feed-forward and two RMSNorm weights; no biases."""
+    return attention_parameters(model) + feed_forward_parameters(model, block, active) + 2 * model.dim
 
 
 def embedding_parameters(model: Model) -> int:
@@ -22,33 +46,38 @@ def embedding_parameters(model: Model) -> int:
     return model.vocab_size * model.dim
 
 
-def parameters(model: Model) -> int:
-    """All parameters of the model; a tied output projection counts once."""
+def parameters(model: Model, active: bool = False) -> int:
+    """All parameters of the model, or those that a token meets; a tied output projection counts once."""
     vocabulary = embedding_parameters(model) * (1 if model.tied_embeddings else 2)
-    return vocabulary + model.layers * block_parameters(model) + model.dim
+    blocks = sum(block_parameters(model, block, active) for block in range(model.layers))
+    return vocabulary + blocks + model.dim
 
 
-def parameters_without_embedding(model: Model) -> int:
-    """N of the FLOPs formula: the parameters that multiply every token.
+def parameters_without_embedding(model: Model, active: bool = False) -> int:
+    """The parameters that enter matrix products and norms; with `active`, N of the FLOPs formula.
 
     The input embedding is a lookup and stays out; a tied one is also the output projection and stays in.
     """
-    return parameters(model) - (0 if model.tied_embeddings else embedding_parameters(model))
+    return parameters(model, active) - (0 if model.tied_embeddings else embedding_parameters(model))
 
 
 def flops_per_token(model: Model, seq_len: int) -> float:
     """Model FLOPs of one trained token, forward and backward.
 
-    6N + 6·L·H·(d_qk + d_v)·T: PaLM (arXiv:2204.02311), appendix B. Attention is counted over the full
-    sequence, without a causal discount; recomputation is not counted.
+    6N + 6·L·H·(d_qk + d_v)·T: PaLM (arXiv:2204.02311), appendix B. N counts the experts that a token is sent to, not
+    those it is not. Attention is counted over the full sequence, without a causal discount; recomputation is not
+    counted.
     """
-    return 6.0 * parameters_without_embedding(model) + _attention_flops(model, seq_len)
+    return 6.0 * parameters_without_embedding(model, active=True) + _attention_flops(model, seq_len)
 
 
 def flops_per_token_causal(model: Model, seq_len: int) -> float:
     """The same with half of the attention term, which is what a causal kernel has to compute."""
-    return 6.0 * parameters_without_embedding(model) + _attention_flops(model, seq_len) / 2
+    return 6.0 * parameters_without_embedding(model, active=True) + _attention_flops(model, seq_len) / 2
 
 
 def _attention_flops(model: Model, seq_len: int) -> float:
-    return 6.0 * model.layers * model.heads * (model.head_dim + model.head_dim) * seq_len
+    latent = model.kv_lora_rank > 0
+    query = model.head_dim + (model.rope_head_dim if latent else 0)
+    value = model.v_head_dim if latent else model.head_dim
+    return 6.0 * model.layers * model.heads * (query + value) * seq_len

@@ -4,10 +4,13 @@ from dataclasses import dataclass, replace
 
 from harness.config import Config, check_fields, check_name
 from harness.plan import batch, nccl
+from harness.plan.collectives import Traffic, traffic
 from harness.plan.data import check_tokens
+from harness.plan.degrees import check_degrees, crosses_hosts
 from harness.plan.hardware import Device
 from harness.plan.memory import Memory, estimate
 from harness.plan.model import flops_per_token, parameters
+from harness.plan.model_fields import check_model
 from harness.plan.window import SAMPLE_OFFSET, sampled_steps
 
 # For the estimate of time only: a usual MFU of large dense models, and what a start takes until the first step.
@@ -15,6 +18,9 @@ ASSUMED_MFU = 0.4
 ASSUMED_START = 60.0
 # A block's forward again in backward: 4 units of work where 3 would do.
 RECOMPUTATION = 4 / 3
+# What of a microbatch's work a pipeline stage waits for each other stage: all, one of its rank's stages', or the
+# third of that which cannot be put off.
+BUBBLE = {"1f1b": 1.0, "gpipe": 1.0, "interleaved": 1.0, "zero_bubble": 1 / 3}
 
 FEW_MEASURED_STEPS = 10
 MEMORY_MARGIN = 0.15
@@ -25,8 +31,9 @@ GIB = 2**30
 class Plan:
     """What a point will do.
 
-    accumulation: forward passes of a rank in one step. memory_limit: bytes that one rank has, seconds and gpu_hours
-    an estimate with ASSUMED_MFU; None where they are not known. warnings: one sentence each.
+    accumulation: forward passes of a rank in one step. traffic: what the first rank moves in a step. memory_limit:
+    bytes that one rank has, seconds and gpu_hours an estimate with ASSUMED_MFU; None where they are not known.
+    warnings: one sentence each.
     """
 
     world_size: int
@@ -35,6 +42,7 @@ class Plan:
     tokens_per_step: int
     parameters: int
     flops_per_token: float
+    traffic: list[Traffic]
     memory: Memory
     memory_limit: int | None
     seconds: float | None
@@ -49,13 +57,15 @@ def plan(config: Config, device: Device | None, memory_limit: int | None) -> Pla
     """
     check_fields(config)
     check_study_name(config.study)
-    _check_model(config)
+    check_model(config.model)
     _check_data(config)
+    check_degrees(config)
     nccl_warnings = nccl.check(config.nccl.env)
     step_warnings = _check_steps(config)
     accumulation = batch.accumulation(config)
     data_parallel = batch.data_parallel(config)
-    memory = estimate(config, data_parallel)
+    moved = traffic(config)
+    memory = estimate(config)
     memory_warnings = _check_memory(config, device, memory, memory_limit)
     world_size = config.nodes * config.gpus_per_node
     seconds = _seconds(config, device, world_size)
@@ -66,27 +76,18 @@ def plan(config: Config, device: Device | None, memory_limit: int | None) -> Pla
         tokens_per_step=batch.tokens_per_step(config),
         parameters=parameters(config.model),
         flops_per_token=flops_per_token(config.model, config.seq_len),
+        traffic=moved,
         memory=memory,
         memory_limit=memory_limit,
         seconds=seconds,
         gpu_hours=None if seconds is None else seconds * world_size / 3600,
-        warnings=[*nccl_warnings, *step_warnings, *memory_warnings],
+        warnings=[*nccl_warnings, *step_warnings, *memory_warnings, *_check_hosts(config, moved)],
     )
 
 
 def check_study_name(study: str) -> None:
     """Raise ValueError for a name that cannot be a folder, part of job names and of web addresses."""
     check_name("study", study)
-
-
-def _check_model(config: Config) -> None:
-    model = config.model
-    if model.heads % model.kv_heads:
-        raise ValueError(f"model.heads={model.heads}: must be a multiple of model.kv_heads={model.kv_heads}")
-    if model.head_dim % 2:
-        raise ValueError(f"model.head_dim={model.head_dim}: must be even, for the rotary embedding turns pairs")
-    if config.parallel.kind == "ddp" and not config.parallel.reshard:
-        raise ValueError("parallel.reshard=False: only fsdp gathers parameters that could be kept; say parallel=fsdp")
 
 
 def _check_data(config: Config) -> None:
@@ -117,6 +118,17 @@ def _check_steps(config: Config) -> list[str]:
     return warnings
 
 
+def _check_hosts(config: Config, moved: list[Traffic]) -> list[str]:
+    if not crosses_hosts(config):
+        return []
+    cost = sum(told.bytes for told in moved if told.group == "tp")
+    return [
+        f"parallel.tp={config.parallel.tp}: its ranks are on several hosts of gpus_per_node={config.gpus_per_node}, so "
+        f"{cost / 1e9:.2g} GB a step and rank of all-gathers and reduce-scatters cross between hosts, in every layer; "
+        "a divisor of gpus_per_node keeps them inside one"
+    ]
+
+
 def _check_memory(config: Config, device: Device | None, memory: Memory, limit: int | None) -> list[str]:
     if limit is None or memory.total <= limit * (1 - MEMORY_MARGIN):
         return []
@@ -133,19 +145,36 @@ def _check_memory(config: Config, device: Device | None, memory: Memory, limit: 
 
 
 def _what_would_help(config: Config, device: Device | None, limit: int) -> str:
-    """The single changes that would fit, or all that there is to turn where none is enough."""
+    """The single changes that would fit, the first degree of tp that would, or all that there is to turn."""
+    parallel = config.parallel
+    # a preset's name says all where there are no degrees beside the kind
+    sharded = "parallel=fsdp" if batch.shared_by(config) == 1 else "parallel.kind=fsdp"
     changes = {
         "activation_checkpointing=full": replace(config, activation_checkpointing="full"),
         "local_batch=1": replace(config, local_batch=1),
-        "parallel=fsdp": replace(config, parallel=replace(config.parallel, kind="fsdp", reshard=True)),
+        sharded: replace(config, parallel=replace(parallel, kind="fsdp", reshard=True, replicas=1)),
     }
-    ranks = batch.data_parallel(config)
-    fitting = [name for name, change in changes.items() if estimate(change, ranks).total <= limit]
+    wider = {
+        f"parallel.tp={tp}": replace(config, parallel=replace(parallel, tp=tp))
+        for tp in range(parallel.tp + 1, config.gpus_per_node + 1)
+        if config.gpus_per_node % tp == 0
+    }
+    fitting = [name for name, change in changes.items() if _fits(change, limit)]
+    fitting = fitting or [name for name, change in wider.items() if _fits(change, limit)][:1]
     if fitting:
         return f"{' or '.join(fitting)} would fit"
     # More ranks on one machine's memory would leave each of them less.
-    more = "more GPUs with parallel=fsdp, " if device else ""
+    more = "more GPUs with parallel=fsdp, tp or pp, " if device else ""
     return f"{more}checkpointing, a shorter seq_len or a smaller model would help"
+
+
+def _fits(config: Config, limit: int) -> bool:
+    """Whether the point could run, with that many bytes for a rank."""
+    try:
+        check_degrees(config)
+    except ValueError:
+        return False
+    return estimate(config).total <= limit
 
 
 def _seconds(config: Config, device: Device | None, gpus: int) -> float | None:
@@ -156,4 +185,7 @@ def _seconds(config: Config, device: Device | None, gpus: int) -> float | None:
     work = config.steps * batch.tokens_per_step(config) * flops_per_token(config.model, config.seq_len)
     if config.activation_checkpointing == "full":
         work *= RECOMPUTATION
+    parallel = config.parallel
+    waits = (parallel.pp - 1) * BUBBLE[parallel.schedule] / parallel.virtual_stages
+    work *= 1 + waits / batch.accumulation(config)
     return work / (gpus * peak * ASSUMED_MFU) + ASSUMED_START

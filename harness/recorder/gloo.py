@@ -1,26 +1,46 @@
-"""gloo's collectives of a step, from a window of PyTorch's profiler around it."""
+"""gloo's collectives of a step: times from a window of PyTorch's profiler around it, groups and sizes from the flight
+recorder."""
 
-from collections.abc import Mapping
-from math import prod
+import time
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.profiler import ProfilerActivity, profile
 
+from harness.recorder.flight import Entry, elements, entries, exchanges, operation, uneven
+from harness.recorder.gloo_threads import Issued, Span, joined, learn
+from harness.recorder.groups import Groups
 from harness.recorder.operations import Operation, StepOperations
+from harness.recorder.sends import Sends
 
 ISSUED = {
     "c10d::allreduce_": "all_reduce",
-    "c10d::_allgather_base_": "all_gather",
+    "c10d::allreduce_coalesced_": "all_reduce",
     "c10d::allgather_": "all_gather",
-    "c10d::_reduce_scatter_base_": "reduce_scatter",
+    "c10d::allgather_coalesced_": "all_gather",
+    "c10d::allgather_into_tensor_coalesced_": "all_gather",
+    "c10d::_allgather_base_": "all_gather",
     "c10d::reduce_scatter_": "reduce_scatter",
-    "c10d::alltoall_base_": "all_to_all",
+    "c10d::reduce_scatter_tensor_coalesced_": "reduce_scatter",
+    "c10d::_reduce_scatter_base_": "reduce_scatter",
     "c10d::alltoall_": "all_to_all",
+    "c10d::alltoall_base_": "all_to_all",
     "c10d::broadcast_": "broadcast",
-    "c10d::send": "send_recv",
-    "c10d::recv_": "send_recv",
+    "c10d::reduce_": "reduce",
 }
-"""What was asked for. gloo's own spans name what it ran: a reduce-scatter runs as an all-reduce."""
+"""What was asked for. gloo's own names are of what it runs: a reduce-scatter is one all-reduce or several."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call to a process group: what it is of ours, when it began, the flight recorder's entries that it made."""
+
+    op: str | None
+    began: int
+    parts: list[Entry]
 
 
 class GlooSampler:
@@ -28,11 +48,16 @@ class GlooSampler:
 
     source = "profiler"
 
-    def __init__(self, group: str, group_size: int) -> None:
-        self.group, self.group_size = group, group_size
+    def __init__(self, labels: Mapping[str, tuple[str, int]]) -> None:
+        self.groups = Groups(labels)
+        self.sends = Sends()
+        self.threads: dict[int, str] = {}
         self.profiler: profile | None = None
+        self.began = 0
 
     def before_sampled_step(self, step: int) -> StepOperations | None:
+        self.began = time.time_ns()
+        self.sends.start()
         self.profiler = profile(activities=[ProfilerActivity.CPU], record_shapes=True)
         self.profiler.start()
         return None
@@ -40,46 +65,73 @@ class GlooSampler:
     def after_sampled_step(self, step: int) -> StepOperations | None:
         assert self.profiler is not None and self.profiler.profiler is not None
         self.profiler.stop()
+        sent = self.sends.stop()
         results = self.profiler.profiler.kineto_results
         assert results is not None
         events = sorted(results.events(), key=lambda event: event.start_ns())
         self.profiler = None
-        issued = [event for event in events if event.name() in ISSUED]
-        spans = [event for event in events if event.name().startswith("gloo:")]
-        # gloo's threads take operations from one queue in the order in which they were issued
-        operations = [
-            Operation(
-                op=ISSUED[asked.name()],
-                group=self.group,
-                group_size=self.group_size,
-                bytes=self._bytes(ISSUED[asked.name()], span),
-                start=span.start_ns() / 1e9,
-                duration=span.duration_ns() / 1e9,
-            )
-            for asked, span in zip(issued, spans, strict=False)
-        ]
-        return StepOperations(step, operations, partial=len(issued) != len(spans))
+        ring = dump()
+        calls = calls_of(events, [entry for entry in ring if entry["time_created_ns"] >= self.began])
+        told = [*self._collectives(calls, events)]
+        # the span of a send lasts until the program waits for it, which may be long after it has gone
+        told += [Operation("send_recv", *self.groups[send.group], send.bytes, None, None) for send in sent]
+        # a ring that has wrapped round has lost the oldest entries of the step
+        lost = bool(ring) and ring[0]["record_id"] > 0 and ring[0]["time_created_ns"] >= self.began
+        missing = any(call.op is not None and not call.parts for call in calls)
+        untimed = any(o.duration is None for o in told if o.op != "send_recv")
+        return StepOperations(step, told, partial=lost or missing or untimed)
 
     def step_issued(self, step: int, began: int) -> None:
         pass
 
-    def _bytes(self, op: str, span: Any) -> int:
-        """S of the busbw convention: the span's tensor, which for an all-gather is one rank's part."""
-        shapes, types = span.shapes(), span.dtypes()
-        own = sum(prod(shape) * WIDTHS.get(kind, 0) for shape, kind in zip(shapes, types, strict=False))
-        return own * self.group_size if op == "all_gather" else own
+    def _collectives(self, calls: Sequence[Call], events: Sequence[Any]) -> Iterator[Operation]:
+        """The collectives; those that can't be found among the spans have no times."""
+        issued = [
+            Issued(part["process_group"][0], (part["profiling_name"], elements(part["input_sizes"])), call.began)
+            for call in calls
+            for part in call.parts
+        ]
+        spans = [
+            Span(event.start_thread_id(), (event.name(), elements(event.shapes())), event.start_ns(), event.end_ns())
+            for event in events
+            if event.name().startswith("gloo:")
+        ]
+        learn(self.threads, issued, spans)
+        found = iter(joined(self.threads, issued, spans))
+        spread = uneven([part for call in calls if call.op == "all_to_all" for part in call.parts])
+        for call in calls:
+            ran = [next(found) for _ in call.parts]
+            if call.op is None or not call.parts:
+                continue
+            start, duration = extent(ran)
+            spreads = call.op == "all_to_all" and exchanges(call.parts[0]) in spread
+            yield operation(call.op, call.parts, self.groups, start, duration, uneven=spreads)
 
 
-WIDTHS: Mapping[str, int] = {
-    "float": 4,
-    "double": 8,
-    "c10::BFloat16": 2,
-    "c10::Half": 2,
-    "int": 4,
-    "long int": 8,
-    "long": 8,
-    "unsigned char": 1,
-    "signed char": 1,
-    "bool": 1,
-}
-"""Bytes of one element by the name the profiler gives its type."""
+def calls_of(events: Sequence[Any], own: Sequence[Entry]) -> list[Call]:
+    """The calls in a window; the entries of each were made before the next one began."""
+    called = [event for event in events if event.name().startswith("c10d::")]
+    calls = [Call(ISSUED.get(event.name()), event.start_ns(), []) for event in called]
+    begins = [call.began for call in calls]
+    for entry in own:
+        if (index := bisect_right(begins, entry["time_created_ns"])) > 0:
+            calls[index - 1].parts.append(entry)
+    return calls
+
+
+def extent(spans: Sequence[Span | None]) -> tuple[float | None, float | None]:
+    """Start and duration in seconds from the first to the last of the spans, if all are known."""
+    known = [span for span in spans if span is not None]
+    if len(known) < len(spans):
+        return None, None
+    start = min(span.start for span in known)
+    return start / 1e9, (max(span.end for span in known) - start) / 1e9
+
+
+def dump() -> list[Entry]:
+    """gloo's entries, oldest first, without stacks."""
+    return entries(
+        torch._C._distributed_c10d._dump_fr_trace(  # type: ignore[attr-defined]  # the stubs lack it
+            includeCollectives=True, includeStackTraces=False, onlyActive=False
+        )
+    )

@@ -1,36 +1,42 @@
 """NCCL's collectives of a step, from PyTorch's flight recorder with timing on."""
 
-import pickle
 import time
 from collections import deque
-from math import prod
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
+from harness.recorder.flight import Entry, entries, exchanges, given, operation, uneven
+from harness.recorder.groups import Groups
 from harness.recorder.operations import Operation, StepOperations
 
 NAMES = {
     "nccl:all_reduce": "all_reduce",
-    "nccl:all_reduce_coalesced": "all_reduce",
+    "nccl:allreduce_coalesced": "all_reduce",
     "nccl:all_gather": "all_gather",
+    "nccl:all_gather_single": "all_gather",
     "nccl:_all_gather_base": "all_gather",
     "nccl:all_gather_into_tensor_coalesced": "all_gather",
     "nccl:reduce_scatter": "reduce_scatter",
+    "nccl:reduce_scatter_single": "reduce_scatter",
     "nccl:_reduce_scatter_base": "reduce_scatter",
     "nccl:reduce_scatter_tensor_coalesced": "reduce_scatter",
     "nccl:all_to_all": "all_to_all",
+    "nccl:all_to_all_single": "all_to_all",
+    "nccl:all_to_all_v_single": "all_to_all",
     "nccl:broadcast": "broadcast",
     "nccl:_broadcast_oop": "broadcast",
+    "nccl:reduce": "reduce",
+    "nccl:_reduce_oop": "reduce",
+    "nccl:send": "send_recv",
 }
+"""By the first word of an entry's name: "nccl:send 0->1". What a rank receives another one has sent."""
+
 STEPS_BACK = 5
 """How far behind the host the step lies that is read."""
 
 PATIENCE_S = 0.3
 """How long to wait for durations: they come from the watchdog's thread, up to 100 ms after a collective has ended."""
-
-WIDTHS = {"Float": 4, "Double": 8, "BFloat16": 2, "Half": 2, "Int": 4, "Long": 8, "Byte": 1, "Char": 1, "Bool": 1}
-"""Bytes of one element by the name the flight recorder gives its type."""
 
 
 class FlightRecorderSampler:
@@ -42,8 +48,8 @@ class FlightRecorderSampler:
 
     source = "flight_recorder"
 
-    def __init__(self, group: str, group_size: int) -> None:
-        self.group, self.group_size = group, group_size
+    def __init__(self, labels: Mapping[str, tuple[str, int]]) -> None:
+        self.groups = Groups(labels)
         self.issued: deque[tuple[int, int, int]] = deque(maxlen=STEPS_BACK)
 
     def step_issued(self, step: int, began: int) -> None:
@@ -58,45 +64,71 @@ class FlightRecorderSampler:
         assert told == step - STEPS_BACK
         patience = time.monotonic() + PATIENCE_S
         while True:
-            entries = dump()
-            own = [entry for entry in entries if begin <= entry["time_created_ns"] < end]
-            timed = all(entry.get("duration_ms") is not None for entry in own if entry["profiling_name"] in NAMES)
+            ring = dump()
+            own = [entry for entry in ring if begin <= entry["time_created_ns"] < end]
+            operations = list(read(own, self.groups))
+            # point-to-point operations may never get a duration
+            timed = all(o.duration is not None for o in operations if o.op != "send_recv")
             if timed or time.monotonic() > patience:
                 break
             time.sleep(PATIENCE_S / 10)
         # a ring that has wrapped round has lost the oldest entries of the step
-        whole = bool(entries) and entries[0]["time_created_ns"] < begin and gapless(own)
-        operations = [operation for entry in own if (operation := self._read(entry))]
+        whole = bool(ring) and ring[0]["time_created_ns"] < begin and gapless(own)
         return StepOperations(told, operations, partial=not (timed and whole))
 
     def after_sampled_step(self, step: int) -> StepOperations | None:
         return None
 
-    def _read(self, entry: dict[str, Any]) -> Operation | None:
-        op = NAMES.get(entry["profiling_name"])
-        if op is None:
-            return None
-        larger = "output" if op == "all_gather" else "input"
-        size = sum(
-            prod(shape) * WIDTHS.get(kind, 0)
-            for shape, kind in zip(entry[f"{larger}_sizes"], entry[f"{larger}_dtypes"], strict=False)
-        )
-        milliseconds = entry.get("duration_ms")
-        return Operation(
-            op, self.group, self.group_size, size, None, None if milliseconds is None else milliseconds / 1e3
-        )
+
+def read(issued: Sequence[Entry], groups: Groups) -> Iterator[Operation]:
+    """The operations of a step's entries.
+
+    Those of a batch have no durations of their own: an entry at its end has that of all. The largest one carries it,
+    so that it counts once.
+    """
+    known = [(op, entry) for entry in issued if (op := NAMES.get(entry["profiling_name"].split(" ")[0]))]
+    spread = uneven([entry for op, entry in known if op == "all_to_all"])
+    ends = {sequence(entry): entry for entry in issued if ends_batch(entry)}
+    carriers: dict[tuple[str, bool, int], Entry] = {}
+    for _, entry in known:
+        number = sequence(entry)
+        if number in ends and (number not in carriers or given(entry) > given(carriers[number])):
+            carriers[number] = entry
+    for op, entry in known:
+        number = sequence(entry)
+        batched = number in ends
+        duration = seconds(ends[number] if batched else entry)
+        if batched and entry is not carriers[number]:
+            duration = 0.0
+        spreads = op == "all_to_all" and exchanges(entry) in spread
+        yield operation(op, [entry], groups, None, duration, batched=batched, uneven=spreads)
 
 
-def gapless(entries: list[dict[str, Any]]) -> bool:
+def seconds(entry: Entry) -> float | None:
+    milliseconds = entry.get("duration_ms")
+    return None if milliseconds is None else milliseconds / 1e3
+
+
+def ends_batch(entry: Entry) -> bool:
+    """Whether this entry stands for a whole batch: "nccl:coalesced", with no tensors of its own."""
+    return entry["profiling_name"].endswith("coalesced") and not entry["input_sizes"]
+
+
+def sequence(entry: Entry) -> tuple[str, bool, int]:
+    """The group and the number in it that the operations of one batch share."""
+    number = entry["p2p_seq_id" if entry["is_p2p"] else "collective_seq_id"]
+    return entry["process_group"][0], entry["is_p2p"], number
+
+
+def gapless(own: Sequence[Entry]) -> bool:
     """Whether the recorder kept every entry between the first and the last of these."""
-    return not entries or entries[-1]["record_id"] - entries[0]["record_id"] == len(entries) - 1
+    return not own or own[-1]["record_id"] - own[0]["record_id"] == len(own) - 1
 
 
-def dump() -> list[dict[str, Any]]:
-    """The flight recorder's entries, oldest first, without stacks."""
-    raw = torch._C._distributed_c10d._dump_nccl_trace(  # type: ignore[attr-defined]  # in CUDA builds only
-        includeCollectives=True, includeStackTraces=False, onlyActive=False
+def dump() -> list[Entry]:
+    """NCCL's entries, oldest first, without stacks."""
+    return entries(
+        torch._C._distributed_c10d._dump_nccl_trace(  # type: ignore[attr-defined]  # in CUDA builds only
+            includeCollectives=True, includeStackTraces=False, onlyActive=False
+        )
     )
-    # written by this process's own PyTorch a moment ago: nothing foreign is unpickled
-    entries: list[dict[str, Any]] = pickle.loads(raw).get("entries", [])
-    return sorted(entries, key=lambda entry: int(entry["record_id"]))

@@ -15,6 +15,7 @@ from harness.plan.window import role
 from harness.recorder.clock import Clock
 from harness.recorder.events import EventWriter
 from harness.recorder.exchange import Exchange, Pending
+from harness.recorder.graphs import graphs
 from harness.recorder.operations import StepOperations
 
 FLUSH_STEPS = 5
@@ -84,11 +85,12 @@ class Recorder:
         steps: int,
         sample_every: int,
         tokens_per_step: int,
+        compiled: bool,
     ) -> None:
         self.clock, self.sampler, self.exchange, self.writer = clock, sampler, exchange, writer
         self.device, self.rank, self.world_size = device, dist.get_rank(), dist.get_world_size()
         self.warmup, self.steps, self.sample_every = warmup, steps, sample_every
-        self.tokens_per_step = tokens_per_step
+        self.tokens_per_step, self.compiled = tokens_per_step, compiled
         self.begin: Any = None
         self.began = 0
         self.window_ns = 0
@@ -143,7 +145,8 @@ class Recorder:
         while self.flushed:
             self._emit(self.flushed.pop(0))
         self._emit_samples(wait=True)
-        self.write("end", steps=self.steps, tokens=self.steps * self.tokens_per_step)
+        made = graphs() if self.compiled else {"graph_breaks": None, "compiled_graphs": None}
+        self.write("end", steps=self.steps, tokens=self.steps * self.tokens_per_step, **made)
 
     def _sampled(self, step: int) -> bool:
         return self._role(step) == "sampled"
@@ -236,4 +239,5 @@ class Recorder:
         """Write the sampled collectives that came home; all of them, if told to wait."""
         while self.samples and (wait or self.samples[0][1].arrived is None or len(self.samples) > 1):
             operations, rows = self.samples.pop(0)
-            self.write("collectives", **operations.record(rows.result(), self.sampler.source))
+            if self.writer is not None:
+                self.write("collectives", **operations.record(rows.result(), self.sampler.source))

@@ -26,6 +26,7 @@ COMMUNICATION = {
     "all_to_all": "all-to-all",
     "send_recv": "send/recv",
     "broadcast": "broadcast",
+    "reduce": "reduce",
 }
 # A bucket below this share of every point's wall-clock could not be seen.
 UNSEEN = 1e-3

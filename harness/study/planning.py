@@ -1,9 +1,11 @@
 """All points planned before the first starts: what each will do, or why it cannot."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from harness.config import Config, check_fields
 from harness.plan.hardware import Device, find, named
+from harness.plan.kernels import check_kernels
 from harness.plan.point import Plan, plan
 from harness.study.point import Point
 from launch.devices import Machine
@@ -38,6 +40,7 @@ def planned(point: Point, machine: Machine) -> Planned:
             check_here(config, machine)
         device, limit = target(config, machine)
         made = plan(config, device, limit)
+        check_kernels(config, gpu_of_ranks(config, machine), elsewhere(config) or find_spec("torchao") is not None)
     except ValueError as error:
         return Planned(point, None, str(error))
     return Planned(point, made)
@@ -49,9 +52,16 @@ def target(config: Config, machine: Machine) -> tuple[Device | None, int | None]
         device = named(config.hardware.name)
         return device, device.memory_bytes
     if machine.gpus:
-        name, memory = machine.gpus[0].name, min(gpu.memory_bytes for gpu in machine.gpus)
-        return find(name) or Device(name, name, memory, peaks={}, source="the driver"), memory
+        return gpu_here(machine), min(gpu.memory_bytes for gpu in machine.gpus)
     return None, machine.memory_bytes // config.gpus_per_node
+
+
+def gpu_here(machine: Machine) -> Device | None:
+    """This machine's GPU, from the table or by what the driver says."""
+    if not machine.gpus:
+        return None
+    first = machine.gpus[0]
+    return find(first.name) or Device(first.name, first.name, first.memory_bytes, peaks={}, source="the driver")
 
 
 def check_here(config: Config, machine: Machine) -> None:
@@ -66,9 +76,19 @@ def check_here(config: Config, machine: Machine) -> None:
         )
 
 
+def elsewhere(config: Config) -> bool:
+    """Whether the point is only planned, for a machine that need not be this one."""
+    return config.launcher.kind == "dry" and config.hardware.name != "auto"
+
+
+def gpu_of_ranks(config: Config, machine: Machine) -> Device | None:
+    """The GPU that each of the point's ranks will have: this machine's, or that of the machine planned for."""
+    return named(config.hardware.name) if elsewhere(config) else gpu_here(machine)
+
+
 def on_gpus(config: Config, machine: Machine) -> bool:
-    """Whether the point's ranks will have GPUs: this machine's, or those of the machine that is planned for."""
-    return bool(machine.gpus) or (config.launcher.kind == "dry" and config.hardware.name != "auto")
+    """Whether the point's ranks will have GPUs."""
+    return gpu_of_ranks(config, machine) is not None
 
 
 def oversubscribed(config: Config, machine: Machine) -> bool:

@@ -4,8 +4,11 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.config import Config
 from harness.plan.collectives import calls_per_step
 from harness.plan.nccl import doubts
+from harness.plan.point import Plan
+from harness.plan.strategies import DEGREES
 from harness.study.planning import Planned, on_gpus, oversubscribed
 from launch import torchrun
 from launch.devices import Machine
@@ -39,11 +42,39 @@ def expected(planned: Planned, machine: Machine) -> str:
         f"{plan.parameters:,} parameters",
         f"about {plan.memory.total / 2**30:.2g} GiB a rank",
     ]
+    if arranged := arrangement(config, plan):
+        parts.insert(1, arranged)
+    if plan.traffic:
+        parts.append(f"moves {moved(plan)} a step and rank")
     if plan.seconds is not None:
         parts.append(f"about {plan.seconds:.0f} s and {plan.gpu_hours:.2g} GPU-hours")
     if oversubscribed(config, machine):
         parts.append(f"over-subscribed: {config.gpus_per_node} ranks on {counted(machine.cores, 'core')}")
     return ", ".join(parts)
+
+
+def arrangement(config: Config, plan: Plan) -> str:
+    """How the ranks share the work, where that is not by data alone: `dp 2 × tp 4, 4 microbatches`."""
+    parallel = config.parallel
+    shards = "shard" if parallel.replicas > 1 else "dp"
+    degrees = {"replicas": parallel.replicas, shards: plan.data_parallel // parallel.replicas}
+    degrees |= {name: getattr(parallel, name) for name in DEGREES}
+    longer = [f"{name} {degree}" for name, degree in degrees.items() if degree > 1 or name == shards]
+    told = [" × ".join(longer)] if len(longer) > 1 else []
+    return ", ".join([*told, counted(plan.accumulation, "microbatch")] if plan.accumulation > 1 else told)
+
+
+def moved(plan: Plan) -> str:
+    """What one rank moves in a step by communication group: `3.1 GB dp + 0.2 GB tp`."""
+    groups: dict[str, int] = {}
+    for told in plan.traffic:
+        groups[told.group] = groups.get(told.group, 0) + told.bytes
+    return " + ".join(f"{gigabytes(size)} {group}" for group, size in groups.items())
+
+
+def gigabytes(size: int) -> str:
+    """A size in GB of 10^9, two digits at least."""
+    return f"{size / 1e9:,.0f} GB" if size >= 1e10 else f"{size / 1e9:.2g} GB"
 
 
 def here(machine: Machine) -> str:
@@ -54,7 +85,7 @@ def here(machine: Machine) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    plural = f"{thing}es" if thing.endswith("s") else f"{thing}s"
+    plural = f"{thing}es" if thing.endswith(("s", "ch")) else f"{thing}s"
     return f"{number} {thing if number == 1 else plural}"
 
 

@@ -21,7 +21,7 @@ def test_tables_are_made_from_the_studies_points():
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
     page = (MEASUREMENTS / "README.md").read_text()
-    assert set(re.findall(r"<!-- table: (\S+) -->", page)) == {study.name for study in STUDIES}
+    assert set(re.findall(r"<!-- (?:table|strategies): (\S+) -->", page)) == {study.name for study in STUDIES}
     assert tables.filled(page) == page, "run: python docs/measurements/tables.py"
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from harness.plan.busbw import busbw
-from harness.recorder.operations import CLASSES, Operation, StepOperations, alone, step_seconds, union_seconds
+from harness.recorder.operations import CLASSES, Operation, StepOperations, alone, busy_seconds, union_seconds
 
 MIB = 1 << 20
 
 
-def operation(op="all_reduce", start=0.0, duration=1.0, size=MIB, ranks=4):
-    return Operation(op, "dp", ranks, size, start, duration)
+def operation(op="all_reduce", start=0.0, duration=1.0, size=MIB, ranks=4, group="dp", **more):
+    return Operation(op, group, ranks, size, start, duration, **more)
 
 
 def gathered(*steps: StepOperations) -> torch.Tensor:
@@ -26,14 +26,15 @@ def test_overlapping_spans_count_once():
 
 def test_seconds_are_the_union_where_starts_are_known_and_the_sum_where_not():
     spans = [operation(start=0, duration=2), operation(start=1, duration=2)]
-    assert step_seconds(spans, "all_reduce") == pytest.approx(3)
-    assert step_seconds([operation(start=None), operation(start=None)], "all_reduce") == pytest.approx(2)
+    assert busy_seconds(spans) == pytest.approx(3)
+    assert busy_seconds([operation(start=None), operation(start=None)]) == pytest.approx(2)
 
 
 def test_seconds_are_unknown_where_there_are_none_or_one_is_untimed():
-    assert math.isnan(step_seconds([], "all_reduce"))
-    assert math.isnan(step_seconds([operation("all_gather")], "all_reduce"))
-    assert math.isnan(step_seconds([operation(start=None), operation(start=None, duration=None)], "all_reduce"))
+    assert math.isnan(busy_seconds([]))
+    assert math.isnan(busy_seconds([operation(start=None), operation(start=None, duration=None)]))
+    step = StepOperations(3, [operation("all_gather")], partial=False)
+    assert step.record(gathered(step), "profiler")["seconds"]["all_reduce"] is None
 
 
 def test_small_operations_are_kept_apart():
@@ -66,14 +67,70 @@ def test_a_partial_step_on_any_rank_makes_the_record_partial():
     assert whole.record(gathered(whole, torn), "flight_recorder")["partial"]
 
 
-def test_ranks_that_saw_different_operations_make_the_record_partial_and_own():
-    own, other = (
-        StepOperations(3, [operation()], False),
-        StepOperations(3, [operation(size=2 * MIB, duration=7)], False),
+def test_numbers_are_of_the_ranks_that_saw_the_same():
+    own, alike = (StepOperations(3, [operation(duration=d)], partial=False) for d in (1.0, 3.0))
+    others = [
+        StepOperations(3, [operation(size=2 * MIB, duration=90)], partial=True),
+        StepOperations(3, [operation(duration=90), operation(start=200, duration=90)], partial=False),
+        StepOperations(4, [operation(duration=90)], partial=False),
+        StepOperations(3, [], partial=False),
+    ]
+    record = own.record(gathered(own, alike, *others), "flight_recorder")
+    assert record["seconds"]["all_reduce"] == pytest.approx(2)
+    assert record["ranks"] == 2
+    assert not record["partial"]
+
+
+def test_the_traffic_of_groups_is_told_apart():
+    """And of each, operations of 64 KiB and more from the small ones."""
+    step = StepOperations(
+        3,
+        [
+            operation("all_gather", start=0, group="dp"),
+            operation("all_gather", start=2, group="dp", size=3 * MIB),
+            operation("all_gather", start=1.5, group="tp"),
+            operation("all_reduce", start=5, group="tp", size=8),
+        ],
+        partial=False,
     )
-    record = own.record(gathered(own, other), "flight_recorder")
-    assert record["partial"]
-    assert record["seconds"]["all_reduce"] == pytest.approx(1)
+    record = step.record(gathered(step), "profiler")
+    assert record["groups"] == {
+        "dp": {"all_gather": {"seconds": 2, "bytes": 4 * MIB, "count": 2, "small_bytes": 0}},
+        "tp": {
+            "all_gather": {"seconds": 1, "bytes": MIB, "count": 1, "small_bytes": 0},
+            "all_reduce": {"seconds": None, "bytes": 0, "count": 0, "small_bytes": 8},
+        },
+    }
+    assert record["seconds"]["all_gather"] == pytest.approx(2.5), "over all groups, what overlaps once"
+
+
+def exchange(*sizes, counts=32):
+    tokens = [operation("all_to_all", 2.0 * i, size=size, uneven=True) for i, size in enumerate(sizes)]
+    return StepOperations(3, [operation("all_to_all", 99.0, size=counts), *tokens], partial=False)
+
+
+def test_uneven_exchanges_are_one_class_with_the_mean_of_their_bytes():
+    """Over its operations and over the ranks, which agree although no two of their sizes are equal."""
+    own = exchange(1 * MIB, 2 * MIB)
+    record = own.record(gathered(own, exchange(4 * MIB, 5 * MIB)), "flight_recorder")
+    assert [(o["bytes"], o["count"], o["small"]) for o in record["operations"]] == [(3 * MIB, 2, False), (32, 1, True)]
+    assert record["groups"]["dp"]["all_to_all"] == {"seconds": 2, "bytes": 6 * MIB, "count": 2, "small_bytes": 32}
+    assert record["ranks"] == 2
+
+
+def test_a_batch_has_a_time_but_its_operations_have_none():
+    step = StepOperations(
+        3,
+        [
+            operation("send_recv", None, 0.5, batched=True),
+            operation("send_recv", None, 0.0, batched=True),
+            operation("send_recv", None, 0.25, size=2 * MIB),
+        ],
+        partial=False,
+    )
+    record = step.record(gathered(step), "flight_recorder")
+    assert record["seconds"]["send_recv"] == pytest.approx(0.75)
+    assert [(o["bytes"], o["duration_s"]) for o in record["operations"]] == [(MIB, None), (2 * MIB, 0.25)]
 
 
 def test_a_group_of_one_exchanges_nothing():
@@ -84,10 +141,14 @@ def test_a_group_of_one_exchanges_nothing():
 
 
 def test_rows_have_one_length_however_many_kinds_of_operation_there_are():
+    """Those with the fewest bytes are not told one by one, but still count in their group's traffic."""
     many = StepOperations(3, [operation(size=MIB + i, start=2.0 * i) for i in range(CLASSES + 8)], partial=False)
     few = StepOperations(3, [operation()], partial=False)
     assert many.row().shape == few.row().shape
-    assert many.partial
+    record = many.record(gathered(many, few), "profiler")
+    assert record["partial"]
+    assert [o["bytes"] for o in record["operations"]] == [MIB + i for i in range(8, CLASSES + 8)]
+    assert record["groups"]["dp"]["all_reduce"]["bytes"] == sum(MIB + i for i in range(CLASSES + 8))
     assert not few.partial
 
 

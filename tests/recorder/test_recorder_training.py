@@ -34,6 +34,7 @@ def test_every_step_is_there_once_with_its_role(run):
     assert [record["step"] for record in steps if record["role"] == "sampled"] == [9, 19]
     (end,) = records(run[1], "end")
     assert end["tokens"] == STEPS * tiny.SEQUENCES * tiny.SEQ
+    assert (end["graph_breaks"], end["compiled_graphs"]) == (None, None), "nothing was compiled"
 
 
 def test_steps_and_pauses_tile_the_loop(run):
@@ -69,6 +70,52 @@ def test_collectives_carry_exactly_the_gradients(run):
             kept = (64 + 256 * 64) * 4
             assert moved == {"reduce_scatter": gradient_bytes, "all_gather": 2 * gradient_bytes - kept}
             assert record["seconds"]["reduce_scatter"] > 0
+
+
+def traffic(folder: Path, ranks: int, kind: str, accumulation: int, **how) -> list[dict]:
+    """The sampled steps' records of a strategy; whole ones, of ranks that all saw the same."""
+    run_ranks(ranks, recorded, kind, str(folder), 0.0, 1e-3, accumulation, how)
+    samples = records(folder, "collectives")
+    assert [(record["step"], record["ranks"], record["partial"]) for record in samples] == [
+        (9, ranks, False),
+        (19, ranks, False),
+    ]
+    return samples
+
+
+def moved(record: dict, group: str, op: str) -> int:
+    told = record["groups"][group][op]
+    return told["bytes"] + told["small_bytes"]
+
+
+MICROBATCH = 2 * tiny.SEQ * 64 * 4
+"""Bytes of the stream of two sequences."""
+
+
+def test_ranks_that_share_layers_and_ranks_that_share_parameters_are_told_apart(tmp_path):
+    for record in traffic(tmp_path, 4, "fsdp", 2, degrees={"tp": 2}):
+        gradients, norms = 205_376 * 4, 9 * 64 * 4
+        assert moved(record, "dp", "reduce_scatter") == (gradients - norms) / 2 + norms
+        # for each microbatch two layers of four blocks, forward and backward, the embedding and the output
+        assert moved(record, "tp", "all_gather") == 2 * (4 * 4 + 2) * MICROBATCH
+        assert moved(record, "tp", "reduce_scatter") == 2 * (4 * 4 + 2) * MICROBATCH
+        assert record["seconds"]["reduce_scatter"] > 0
+
+
+def test_a_pipelines_stages_send_each_microbatch_on(tmp_path):
+    for record in traffic(tmp_path, 2, "ddp", 4, degrees={"pp": 2}):
+        assert moved(record, "pp", "send_recv") == 4 * MICROBATCH
+        sends = [o for o in record["operations"] if o["op"] == "send_recv"]
+        assert [(o["bytes"], o["count"], o["duration_s"]) for o in sends] == [(MICROBATCH, 4, None)]
+
+
+def test_tokens_on_their_way_to_experts_are_one_class_however_uneven(tmp_path):
+    for record in traffic(tmp_path, 4, "fsdp", 1, degrees={"ep": 2}, shape="moe"):
+        # there and back, forward and backward, in four layers; two of its 4 experts for each of a rank's tokens
+        even = 2 * tiny.SEQUENCES // 4 * tiny.SEQ * 64 * 4
+        (told,) = [o for o in record["operations"] if o["op"] == "all_to_all" and not o["small"]]
+        assert (told["group"], told["group_size"], told["count"]) == ("ep", 2, 16)
+        assert told["bytes"] == even, "over all ranks, what comes is what went"
 
 
 def test_waiting_for_data_is_told_apart(tmp_path):

@@ -1,0 +1,48 @@
+"""One launch of a parity check: a folder, a process tree of its own, and what it told."""
+
+import math
+import time
+from pathlib import Path
+
+from harness.parity.compare import Told, read
+from harness.study.attempt import POLL_S
+from harness.study.files import write_text
+from harness.study.interruption import Interruption
+from harness.study.outcome import LAUNCHER_LOG, outcome
+from harness.study.point import Point
+from harness.study.rundir import yaml_of
+from launch import torchrun
+from launch.devices import Machine
+from launch.environment import build
+from launch.local import Tree
+
+RANK = "harness.parity.rank"
+
+
+def launch(folder: Path, point: Point, bare: bool, machine: Machine, interruption: Interruption) -> Told | str:
+    """Train the point on its ranks, or its bare module in one process: what that told, or why it told nothing."""
+    config, logs, gpus = point.config, folder / "logs", len(machine.gpus)
+    logs.mkdir(parents=True)
+    write_text(folder / "config.yaml", yaml_of(point))
+    environment = build(config.nccl.env, config.nccl.ambient == "clear", folder, logs, gpus, calls_per_step=0)
+    program = [RANK, str(folder), f"--device={'cuda' if gpus else 'cpu'}", *(["--bare"] if bare else [])]
+    command = torchrun.ranks(program, folder.name, 1, 1 if bare else config.gpus_per_node, logs)
+    with Tree(command, environment, logs / LAUNCHER_LOG) as tree:
+        cut = wait(tree, config.launcher.timeout_s, interruption)
+    if cut is not None:
+        return cut
+    exit_code = tree.poll()
+    assert exit_code is not None
+    return read(folder / "told.json") if exit_code == 0 else outcome(folder, exit_code).reason or f"exit {exit_code}"
+
+
+def wait(tree: Tree, timeout_s: float | None, interruption: Interruption) -> str | None:
+    """Wait for the command's own end: None, or why it has to be ended before."""
+    until = math.inf if timeout_s is None else time.monotonic() + timeout_s
+    while tree.poll() is None:
+        if interruption.signal is not None:
+            return interruption.reason
+        if time.monotonic() > until:
+            return f"still running after launcher.timeout_s={timeout_s:g}"
+        time.sleep(POLL_S)
+    return None

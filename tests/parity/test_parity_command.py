@@ -1,0 +1,123 @@
+"""`harness check-parity` as a person runs it: what it says, writes and returns."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from study_command import Command, wait_for
+from toy_strategy import TOY, add_strategy, copy_source
+
+from launch.local import markers
+
+RECORD = Path(".bench/check-parity.json")
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    return Command(tmp_path, {"TMPDIR": str(tmp_path)})
+
+
+def rows(out: str) -> dict[str, str]:
+    """The last column of the table by the strategy's name."""
+    lines = [line for line in out.splitlines() if line.startswith("tiny-")]
+    return {line.split("-")[1]: line.split(maxsplit=4)[4] for line in lines}
+
+
+def test_strategies_that_train_as_one_process_does_are_equal_and_recorded(command: Command) -> None:
+    ended = command("check-parity", "model=tiny", "parallel=ddp,fsdp,ep", "gpus_per_node=2")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    verdicts = rows(ended.stdout)
+    assert (verdicts["ddp"], verdicts["fsdp"]) == ("equal", "equal")
+    assert verdicts["ep"].startswith("invalid: ")
+    record = json.loads((command.folder / RECORD).read_text())
+    assert record["tolerance"] == {"loss": 2e-6, "norm": 1e-5}
+    assert record["versions"]["torch"].startswith("2.")
+    points = {point["parallel"]: point for point in record["points"]}
+    assert points["ddp"]["reference"] == points["fsdp"]["reference"]
+    assert points["ep"]["told"] is None and points["ep"]["reason"] in verdicts["ep"]
+    for kind in ("ddp", "fsdp"):
+        told, reference, apart = (points[kind][key] for key in ("told", "reference", "differences"))
+        assert len(told["losses"]) == len(told["norms"]) == 5
+        assert reference["losses"][0] - reference["losses"][-1] > 0.1
+        pairs = zip(told["losses"], reference["losses"], strict=True)
+        assert apart["loss"] == max(abs(loss - wanted) for loss, wanted in pairs) <= 2e-6
+        assert 0 < apart["norm"] <= 1e-5
+    assert not kept(command.folder)
+
+
+FAULTS = {
+    "scaled": TOY.replace("        return share", "            parameter.grad.mul_(1.001)\n        return share"),
+    "broken": TOY.replace("        return share", '        raise RuntimeError("out of luck")'),
+}
+
+
+def test_a_strategy_with_a_fault_is_found_out(tmp_path: Path) -> None:
+    tree = copy_source(tmp_path)
+    for name, code in FAULTS.items():
+        assert code != TOY
+        add_strategy(tree, name, code)
+    ended = Command(tree, {"TMPDIR": str(tmp_path)})("check-parity", f"parallel={','.join(FAULTS)}", "gpus_per_node=2")
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    verdicts = rows(ended.stdout)
+    assert verdicts["scaled"] == "differs"
+    assert verdicts["broken"].startswith("failed: rank ") and "out of luck" in verdicts["broken"]
+    points = {point["parallel"]: point for point in json.loads((tree / RECORD).read_text())["points"]}
+    assert points["scaled"]["differences"]["norm"] == pytest.approx(1e-3, rel=0.05)
+    assert points["broken"]["told"] is None
+    [logs] = kept(tmp_path)
+    assert f"logs of all processes: {logs}\n" in ended.stdout
+    assert any("out of luck" in path.read_text() for path in logs.rglob("stderr.log"))
+
+
+def test_a_launch_that_takes_too_long_is_ended(command: Command) -> None:
+    ended = command("check-parity", "parallel=ddp", "gpus_per_node=2", "launcher.timeout_s=0.3")
+    assert ended.returncode == 1
+    assert "failed: in one process: still running after launcher.timeout_s=0.3" in ended.stdout
+    assert not running(command)
+
+
+def test_ctrl_c_ends_everything_that_was_started(command: Command) -> None:
+    process = command.start("check-parity", "parallel=ddp", "gpus_per_node=2", "steps=100000")
+    wait_for(lambda: running(command))
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert not running(command)
+    assert not kept(command.folder) and not (command.folder / RECORD).exists()
+
+
+def kept(folder: Path) -> list[Path]:
+    """The folders of checks that are left."""
+    return list(folder.glob("harness-check-parity-*"))
+
+
+def running(command: Command) -> list[str]:
+    """Markers of processes that the command has started and that live."""
+    return [marker for marker in markers() if marker.startswith(str(command.folder))]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("precision=bf16", "precision.compute=bf16: rounds far above the tolerance"),
+        ("optimizer.state=bf16", "optimizer.state=bf16: rounds far above the tolerance"),
+        ("data=synthetic", "data.kind=synthetic: ranks draw their own ids"),
+        ("launcher=dry", "launcher.kind=dry: parity is seen by training"),
+        ("nodes=2", "nodes=2: launcher=local starts processes on this machine only"),
+        ("paralel=tp", "did you mean 'parallel'?"),
+        ("seq_len=0,-1", "seq_len=0: must be at least 1; seq_len=-1: must be at least 1"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_nothing_starts(command: Command, words: str, sentence: str) -> None:
+    ended = command("check-parity", *words.split())
+    assert (ended.returncode, ended.stdout) == (2, "")
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("harness: ") and sentence in line
+    assert command.files() == []
+
+
+def test_help_tells_defaults_and_every_key(command: Command) -> None:
+    shown = command("check-parity", "--help").stdout
+    assert "seq_len=128 local_batch=2" in shown
+    assert "  parallel.schedule " in shown
