@@ -1,6 +1,7 @@
 """Ranks as forked processes that meet through a FileStore: a process group in about a second."""
 
 import multiprocessing
+import os
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import torch.distributed as dist
 def _rank(function: Callable[..., Any], rank: int, world: int, file: str, backend: str, results: Any, arguments: Any):
     try:
         torch.set_num_threads(1)
+        # as torchrun tells it, and DeepSpeed asks
+        os.environ["LOCAL_RANK"] = str(rank)
         device = None
         if backend == "nccl":
             torch.cuda.set_device(rank)

@@ -10,7 +10,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from harness.models.experts import Experts, MixtureOfExperts
-from harness.models.transformer import Transformer
+from harness.models.transformer import Block, Transformer
 
 _aten, _collectives = torch.ops.aten, torch.ops._c10d_functional
 
@@ -61,6 +61,7 @@ def keep_around_exchange(block: nn.Module) -> None:
     It runs once, the compiler need not follow it, and the parameters that fully_shard gathers for the experts, in
     other ways forward and backward, are no part of what is computed again.
     """
+    assert isinstance(block, Block)
     experts = block.feed_forward
     assert isinstance(experts, MixtureOfExperts)
     block.attention = keeping(block.attention)
@@ -85,12 +86,4 @@ def contexts() -> tuple[Any, Any]:
 
 def policy(context: Any, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> CheckpointPolicy:
     """Whether an operation's result is kept."""
-    keep = operation in KEPT or reaches_the_host(operation, args, kwargs)
-    return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
-
-
-def reaches_the_host(operation: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether this is a copy that the host waits for, as of the sizes of an uneven exchange: once is enough."""
-    if operation is not _aten._to_copy.default or kwargs.get("device") is None:
-        return False
-    return torch.device(kwargs["device"]).type == "cpu" and args[0].device.type != "cpu"
+    return CheckpointPolicy.MUST_SAVE if operation in KEPT else CheckpointPolicy.PREFER_RECOMPUTE

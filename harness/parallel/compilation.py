@@ -13,5 +13,6 @@ def compile_blocks(part: Transformer) -> None:
     a checkpointed block it would then compile nothing, so that it is told to look inside.
     """
     for block in part.blocks.values():
-        inside = isinstance(block, CheckpointWrapper) and exchanges(block)
-        (block._checkpoint_wrapped_module if inside else block).compile()
+        if isinstance(block, CheckpointWrapper) and exchanges(block):
+            block = block.get_submodule("_checkpoint_wrapped_module")
+        block.compile()

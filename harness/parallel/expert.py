@@ -59,8 +59,10 @@ class TokenExchange:
         def back(done: Tensor) -> Tensor:
             return AllToAll.apply(Reorder.apply(done, inverse, order, 1), received, sent, group)
 
-        rows = AllToAll.apply(rows, sent, received, group)
-        return Reorder.apply(rows, order, inverse, 1), arrived.view(group.size, each).sum(0), back
+        rows = Reorder.apply(AllToAll.apply(rows, sent, received, group), order, inverse, 1)
+        # so that what follows is compiled once, not for this number of rows first
+        torch._dynamo.maybe_mark_dynamic(rows, 0)
+        return rows, arrived.view(group.size, each).sum(0), back
 
 
 def by_expert(counts: Tensor, rows: int) -> Tensor:

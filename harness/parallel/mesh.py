@@ -49,7 +49,11 @@ class Mesh:
             "tp": degrees.tp,
         }
         lengths = {name: length for name, length in lengths.items() if length > 1 or name == "outer"}
-        self.root = init_device_mesh(device_type, tuple(lengths.values()), mesh_dim_names=tuple(lengths))
+        # else torch takes the group of all ranks for one as long: its traffic would wait for that of the gradients
+        own = {name: dist.get_backend() for name in lengths if name != "outer"}
+        self.root = init_device_mesh(
+            device_type, tuple(lengths.values()), mesh_dim_names=tuple(lengths), backend_override=own
+        )
         self.flattened: dict[str, DeviceMesh] = {}
         # all groups are made here, on every rank in the same order
         self.fsdp = self._along("fsdp", ("outer", "inner", "cp"))
@@ -72,7 +76,8 @@ class Mesh:
         if len(kept) == 1:
             return self.root[kept[0]]
         if kept not in self.flattened:
-            self.flattened[kept] = self.root[kept]._flatten(label)
+            backend = dist.get_backend() if label == "experts" else None
+            self.flattened[kept] = self.root[kept]._flatten(label, backend)
         return self.flattened[kept]
 
     def sharded(self, experts: bool = False) -> DeviceMesh:

@@ -112,10 +112,14 @@ class Strategy(ABC):
         for index, (tokens, targets) in enumerate(microbatches):
             self.synchronise(last=index == len(microbatches) - 1)
             loss = self.loss(self.parts[0](tokens), targets) / len(microbatches)
-            loss.backward()
+            self.backward(loss)
             detached = loss.detach()
             total += detached.to_local() if isinstance(detached, DTensor) else detached
         return total
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a microbatch's part of the loss to the step's."""
+        loss.backward()
 
     def update(self, lr: float) -> Tensor:
         """Clip, step at learning rate `lr`, clear; returns the global gradient norm before clipping, on the device."""

@@ -1,82 +1,130 @@
-"""DeepSpeed's ZeRO (arXiv:1910.02054): optimizer state, then gradients, then parameters too split over the ranks."""
+"""DeepSpeed's ZeRO (arXiv:1910.02054): optimizer state, then gradients, then parameters are split over ranks too."""
 
+import logging
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from math import ceil, prod
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F
 
 from harness.models.transformer import Transformer
 from harness.parallel.expert import balance
 from harness.parallel.optimizer import adamw
 from harness.parallel.strategy import Strategy
 
-# its logger writes for ever to what is stdout now
+# on the CPU it would say that it has found no GPU
+logging.getLogger("DeepSpeed").addFilter(lambda record: record.funcName != "get_accelerator")
+# its logger keeps to what stdout is when it is imported
 with redirect_stdout(sys.stderr):
     import deepspeed
+    from deepspeed.accelerator import set_accelerator
+    from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
     from deepspeed.runtime.config import DeepSpeedConfig
-    from deepspeed.runtime.zero.config import ZERO_OPTIMIZATION
     from deepspeed.runtime.engine import DeepSpeedEngine
+    from deepspeed.runtime.zero.config import ZERO_OPTIMIZATION
+
+# DeepSpeed calls collectives by names that torch 2.13 has renamed
+warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+
+BUCKET = 50_000_000
+"""Gradients reduced together: 200 MB in fp32, long enough for the full bandwidth, soon enough full to overlap."""
 
 
-class Engine(DeepSpeedEngine):
-    """DeepSpeed's engine, with one optimizer for stages 1 and 2."""
+class Engine(DeepSpeedEngine):  # type: ignore[misc]
+    """DeepSpeed's engine, with the same optimizer for stage 1 as for stage 2."""
 
     def _do_optimizer_sanity_check(self, optimizer: torch.optim.Optimizer) -> str:
-        # for stage 1 with bf16 parameters and fp32 gradients DeepSpeed takes another, which reduces after backward
-        return ZERO_OPTIMIZATION
+        # with bf16 parameters DeepSpeed's own choice for stage 1 reduces gradients when backward is over, not meanwhile
+        return str(ZERO_OPTIMIZATION)
 
 
 class ZeRO(Strategy):
-    """What the stages share."""
+    """A stage of DeepSpeed's ZeRO, which reduces, clips and steps by itself.
+
+    With fp32 compute everything is fp32. With bf16 parameters are bf16, and DeepSpeed keeps each rank's part of fp32
+    masters, fp32 gradients and the optimizer's moments; gradients are reduced and added up in fp32.
+    """
 
     stage: int
+    engine: Engine
 
     def spread(self, part: Transformer, initialise: Callable[[nn.Module], None]) -> nn.Module:
-        part.to_empty(device=self.device)
-        initialise(part)
-        return self.start(part, adamw(part.parameters(), self.options), initialise)
-
-    def start(self, part: Transformer, optimizer: torch.optim.Optimizer, initialise: Callable[[nn.Module], None]) -> nn.Module:
-        meet(self.device)
-        settings = self.settings()
+        self.connect()
+        optimizer = self.place(part, initialise)
+        settings = self.settings(part)
         self.engine = Engine(None, part, optimizer, config=settings, config_class=DeepSpeedConfig(settings))
         if self.options.compute != torch.float32:
+            # DeepSpeed has made the masters of rounded parameters
             for name, parameter in part.named_parameters():
-                self.set_master(parameter, drawn(name, shape(parameter), self.device, initialise))
+                self.set_master(parameter, self.drawn(name, full_shape(parameter), initialise))
         return self.engine
 
-    def settings(self) -> dict[str, Any]:
+    def connect(self) -> None:
+        """Let DeepSpeed use the process group and the device that there are."""
+        if self.device.type == "cpu":
+            set_accelerator(CPU_Accelerator())
+            # else it builds an operator for shared memory, which takes half a minute and a compiler
+            sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
+        deepspeed.init_distributed(dist.get_backend())
+
+    def place(self, part: Transformer, initialise: Callable[[nn.Module], None]) -> torch.optim.Optimizer:
+        """Put the part's parameters on the device; returns the optimizer over them."""
+        part.to_empty(device=self.device)
+        initialise(part)
+        return adamw(part.parameters(), self.options)
+
+    def settings(self, part: Transformer) -> dict[str, Any]:
         """DeepSpeed's configuration."""
         return {
-            # it only counts with this
+            # DeepSpeed only counts with it; a microbatch's part of the loss comes already divided
             "train_micro_batch_size_per_gpu": 1,
             "gradient_clipping": self.options.grad_clip,
             "zero_allow_untested_optimizer": True,
+            # the check would make the host wait
             "bf16": {"enabled": self.options.compute == torch.bfloat16, "check_grad_overflow": False},
             "communication_data_type": "fp32",
             "data_types": {"grad_accum_dtype": "fp32"},
+            # it synchronises the device
             "timers": {"throughput": {"enabled": False}},
             "zero_optimization": {
                 "stage": self.stage,
                 "overlap_comm": True,
                 "contiguous_gradients": True,
-                "reduce_scatter": self.stage == 3,
-                "reduce_bucket_size": 50_000_000,
-                **self.parameters(),
+                "reduce_bucket_size": BUCKET,
+                **self.stage_settings(part),
             },
         }
 
-    def parameters(self) -> dict[str, Any]:
-        return {}
+    def stage_settings(self, part: Transformer) -> dict[str, Any]:
+        """What the stage asks for beside that."""
+        # true would all-reduce as well, of buckets first cut up by owner, and ZeRO-2 would divide gradients in bf16
+        return {"reduce_scatter": False}
+
+    def drawn(self, name: str, shape: Sequence[int], initialise: Callable[[nn.Module], None]) -> Tensor:
+        """The initial values of one parameter of the model, in fp32: of a module that has no other."""
+        alone = owner = nn.Module()
+        *path, last = name.split(".")
+        for part in path:
+            owner.add_module(part, nn.Module())
+            owner = owner.get_submodule(part)
+        owner.register_parameter(last, nn.Parameter(torch.empty(tuple(shape), device=self.device)))
+        initialise(alone)
+        return alone.get_parameter(name).detach()
 
     def set_master(self, parameter: nn.Parameter, value: Tensor) -> None:
+        """Set this rank's part of the parameter's fp32 master, given all of it."""
         deepspeed.utils.safe_set_full_fp32_param(parameter, value)
 
     def build_optimizer(self) -> torch.optim.Optimizer:
-        return self.engine.optimizer
+        optimizer: torch.optim.Optimizer = self.engine.optimizer
+        return optimizer
 
     def synchronise(self, last: bool) -> None:
         self.engine.set_gradient_accumulation_boundary(last)
@@ -89,92 +137,104 @@ class ZeRO(Strategy):
             group["lr"] = lr
         self.engine.step()
         balance(self.parts, self.mesh)
+        # a number where DeepSpeed has found infinity and left out the step
         return torch.as_tensor(self.engine.get_global_grad_norm(), device=self.device)
 
 
 class ZeRO1(ZeRO):
+    """Every rank has all parameters and steps a part of them; gradients are all-reduced, parameters gathered."""
+
     stage = 1
 
 
 class ZeRO2(ZeRO):
+    """As ZeRO-1, and a rank keeps gradients of its part alone, which are therefore reduced every microbatch."""
+
     stage = 2
 
 
-class Whole(nn.Module):
+class ZeRO3(ZeRO):
+    """Parameters are split too: gathered block by block for forward and again for backward, gradients scattered."""
+
+    stage = 3
+
+    def place(self, part: Transformer, initialise: Callable[[nn.Module], None]) -> torch.optim.Optimizer:
+        for index, block in part.blocks.items():
+            part.blocks[index] = Gathered(block)
+        deepspeed.utils.set_z3_leaf_modules(part, [Gathered])
+        # a parameter that is split shows an empty shape
+        optimizer = adamw(part.parameters(), self.options)
+        compute = self.options.compute
+        for name, parameter in part.named_parameters():
+            value = self.drawn(name, parameter.shape, initialise).to(compute)
+            torch.utils.swap_tensors(parameter, nn.Parameter(value))
+            # the linear that is more efficient in memory is not compiled; see Gathered
+            deepspeed.zero.Init(nn.ParameterList([parameter]), mem_efficient_linear=False, dtype=compute)
+        for module in part.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, torch.zeros_like(buffer, device=self.device))
+        return optimizer
+
+    def stage_settings(self, part: Transformer) -> dict[str, Any]:
+        block = max(sum(elements(parameter) for parameter in block.parameters()) for block in part.blocks.values())
+        largest = max(elements(parameter) for parameter in part.parameters())
+        return {
+            "reduce_scatter": True,
+            # while a block computes, the next is gathered
+            "stage3_prefetch_bucket_size": block,
+            # never so few that the next could not be
+            "stage3_max_live_parameters": 3 * block + 2 * largest,
+            # what backward begins with stays, the rest is freed
+            "stage3_max_reuse_distance": 1,
+            # small ones travel with their block; kept whole, each would be gathered by itself after every step
+            "stage3_param_persistence_threshold": 0,
+        }
+
+    def set_master(self, parameter: nn.Parameter, value: Tensor) -> None:
+        ranks, rank = dist.get_world_size(), dist.get_rank()
+        held = ceil(value.numel() / ranks)
+        padded = F.pad(value.flatten(), (0, held * ranks - value.numel()))
+        deepspeed.utils.safe_set_local_fp32_param(parameter, padded[rank * held : (rank + 1) * held])
+
+
+class Gathered(nn.Module):
+    """A block whose parameters are gathered and freed together.
+
+    DeepSpeed's hooks are around it and none within, so that it compiles in one piece.
+    """
+
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self._block = block
 
     def forward(self, *arguments: Any) -> Any:
-        gathered = {parameter.untyped_storage().data_ptr(): parameter for parameter in self.parameters()}
+        parameters = {parameter.untyped_storage().data_ptr(): parameter for parameter in self.parameters()}
 
         def pack(x: Tensor) -> Any:
-            parameter = gathered.get(x.untyped_storage().data_ptr())
+            parameter = parameters.get(x.untyped_storage().data_ptr())
             if parameter is None:
                 return x
             return parameter, x.size(), x.stride(), x.storage_offset() - parameter.storage_offset()
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        # autograd keeps views of weights, which would keep alive what is to be freed
+        with saved_tensors_hooks(pack, unpack):
             return self._block(*arguments)
 
 
-def unpack(packed):
+def unpack(packed: Any) -> Tensor:
+    """A tensor that was kept for backward, or the same view of a parameter that is gathered again."""
     if isinstance(packed, Tensor):
         return packed
     parameter, size, stride, offset = packed
-    return parameter.data.as_strided(size, stride, parameter.storage_offset() + offset)
+    return parameter.detach().as_strided(size, stride, parameter.storage_offset() + offset)
 
 
-class ZeRO3(ZeRO):
-    stage = 3
-
-    def spread(self, part: Transformer, initialise: Callable[[nn.Module], None]) -> nn.Module:
-        meet(self.device)
-        for index, block in part.blocks.items():
-            part.blocks[index] = Whole(block)
-        deepspeed.utils.set_z3_leaf_modules(part, [Whole])
-        self.block_size = max(sum(p.numel() for p in block.parameters()) for block in part.blocks.values())
-        self.largest = max(p.numel() for p in part.parameters())
-        optimizer = adamw(part.parameters(), self.options)
-        for name, parameter in part.named_parameters():
-            value = drawn(name, parameter.shape, self.device, initialise).to(self.options.compute)
-            torch.utils.swap_tensors(parameter, nn.Parameter(value))
-            deepspeed.zero.Init(module=nn.ParameterList([parameter]), mem_efficient_linear=False, dtype=self.options.compute)
-        for module in part.modules():
-            for name, buffer in module.named_buffers(recurse=False):
-                setattr(module, name, torch.zeros_like(buffer, device=self.device))
-        return self.start(part, optimizer, initialise)
-
-    def parameters(self):
-        return {
-            "stage3_param_persistence_threshold": 0,
-            "stage3_prefetch_bucket_size": self.block_size,
-            "stage3_max_reuse_distance": 1,
-            "memory_efficient_linear": False,
-        }
-
-    def set_master(self, parameter: nn.Parameter, value: Tensor) -> None:
-        held = parameter.ds_tensor.numel()
-        ranks, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
-        padded = nn.functional.pad(value.flatten(), (0, held * ranks - value.numel()))
-        deepspeed.utils.safe_set_local_fp32_param(parameter, padded.narrow(0, rank * held, held))
+def full_shape(parameter: Tensor) -> Sequence[int]:
+    """The shape of a parameter that DeepSpeed may have split."""
+    shape: Sequence[int] = getattr(parameter, "ds_shape", parameter.shape)
+    return shape
 
 
-def shape(parameter):
-    return getattr(parameter, "ds_shape", parameter.shape)
-
-
-def drawn(name, shape, device, initialise):
-    holder = inner = nn.Module()
-    *path, leaf = name.split(".")
-    for part in path:
-        inner.add_module(part, nn.Module())
-        inner = getattr(inner, part)
-    inner.register_parameter(leaf, nn.Parameter(torch.empty(shape, device=device)))
-    initialise(holder)
-    return inner.get_parameter(leaf).detach()
-
-
-def meet(device):
-    sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None
-    deepspeed.init_distributed("nccl" if device.type == "cuda" else "gloo", verbose=False)
+def elements(parameter: Tensor) -> int:
+    """The elements of all of a parameter that DeepSpeed may have split."""
+    return prod(full_shape(parameter))

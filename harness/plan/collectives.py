@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.config import Config
-from harness.plan import batch
 from harness.plan.moved_activations import moved_activations
 from harness.plan.moved_parameters import Moved, moved_parameters
 
@@ -41,7 +40,7 @@ def traffic(config: Config) -> list[Traffic]:
     found: dict[tuple[str, str], Traffic] = {}
     for moved in _calls(config, 0):
         if moved.ranks > 1 and moved.count and moved.bytes >= SMALL_BYTES:
-            key = (_label(config, moved), moved.op)
+            key = (moved.group, moved.op)
             before = found.get(key, Traffic(*key, 0, 0))
             found[key] = Traffic(*key, before.bytes + moved.bytes * moved.count, before.count + moved.count)
     return sorted(found.values(), key=lambda told: (told.group, told.op))
@@ -59,13 +58,3 @@ def calls_per_step(config: Config) -> int:
 def _calls(config: Config, stage: int) -> Iterator[Moved]:
     yield from moved_parameters(config, stage)
     yield from moved_activations(config, stage)
-
-
-def _label(config: Config, moved: Moved) -> str:
-    """The group's label. All groups of all ranks are one, and called what the last of them is."""
-    parallel, world = config.parallel, config.nodes * config.gpus_per_node
-    if moved.ranks < world:
-        return moved.group
-    degrees = {"ep": parallel.ep, "tp": parallel.tp, "cp": parallel.cp, "pp": parallel.pp}
-    degrees["dp"] = batch.data_parallel(config) * parallel.cp
-    return [label for label, ranks in degrees.items() if ranks == world][-1]

@@ -33,6 +33,9 @@ ISSUED = {
 }
 """What was asked for. gloo's own names are of what it runs: a reduce-scatter is one all-reduce or several."""
 
+PATIENCE_S = 0.3
+"""How long to wait for gloo's threads to be done with the step's operations."""
+
 
 @dataclass(frozen=True)
 class Call:
@@ -64,14 +67,21 @@ class GlooSampler:
 
     def after_sampled_step(self, step: int) -> StepOperations | None:
         assert self.profiler is not None and self.profiler.profiler is not None
+        patience = time.monotonic() + PATIENCE_S
+        while True:
+            ring = dump()
+            own = [entry for entry in ring if entry["time_created_ns"] >= self.began]
+            # a span ends after the program has got the result
+            if all(entry["retired"] for entry in own) or time.monotonic() > patience:
+                break
+            time.sleep(PATIENCE_S / 30)
         self.profiler.stop()
         sent = self.sends.stop()
         results = self.profiler.profiler.kineto_results
         assert results is not None
         events = sorted(results.events(), key=lambda event: event.start_ns())
         self.profiler = None
-        ring = dump()
-        calls = calls_of(events, [entry for entry in ring if entry["time_created_ns"] >= self.began])
+        calls = calls_of(events, own)
         told = [*self._collectives(calls, events)]
         # the span of a send lasts until the program waits for it, which may be long after it has gone
         told += [Operation("send_recv", *self.groups[send.group], send.bytes, None, None) for send in sent]

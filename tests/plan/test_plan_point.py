@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan_configs import ROOT, config
 
@@ -21,6 +21,7 @@ def planned(point: Config):
     return plan(point, None, None)
 
 
+@settings(deadline=None)
 @given(nodes=st.integers(1, 512), gpus=st.integers(1, 16), local_batch=st.integers(1, 64), times=st.integers(1, 32))
 def test_strong_scaling_reaches_exactly_the_global_batch(nodes: int, gpus: int, local_batch: int, times: int) -> None:
     batch = nodes * gpus * local_batch * times
@@ -32,6 +33,7 @@ def test_strong_scaling_reaches_exactly_the_global_batch(nodes: int, gpus: int, 
     assert made.world_size == made.data_parallel == nodes * gpus
 
 
+@settings(deadline=None)
 @given(nodes=st.integers(1, 512), gpus=st.integers(1, 16), local_batch=st.integers(1, 64))
 def test_weak_scaling_gives_every_rank_the_same_tokens(nodes: int, gpus: int, local_batch: int) -> None:
     made = planned(config(nodes=nodes, gpus_per_node=gpus, local_batch=local_batch))
@@ -75,24 +77,51 @@ def test_a_point_that_cannot_run_is_refused_in_one_sentence(changes: dict[str, o
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"heads": 3}, "model.heads=3: must be a multiple of model.kv_heads=2"),
+        ({"heads": 6}, "model.heads=6: must be a multiple of model.kv_heads=4"),
         ({"name": ".x"}, "model.name=.x: must be 1 to 64 letters"),
         ({"rope_theta": math.inf}, "model.rope_theta=inf: must be a finite number"),
         ({"head_dim": 33}, "model.head_dim=33: must be even"),
         ({"vocab_size": 100}, "model.vocab_size=100: data.kind=bytes needs at least 256"),
+        ({"rope_head_dim": 8}, "model.rope_head_dim=8: must be 0 without latent attention"),
+        ({"v_head_dim": 16}, "model.v_head_dim=16: must be 0 without latent attention"),
+        ({"experts_per_token": 2}, "model.experts_per_token=2: must be 0 without experts"),
+        ({"shared_experts": 1}, "model.shared_experts=1: must be 0 without experts"),
+        ({"dense_layers": 1}, "model.dense_layers=1: must be 0 without experts"),
+        ({"balance": "bias"}, "model.balance=bias: must be none without experts"),
     ],
     ids=str,
 )
 def test_an_impossible_model_is_refused(changes: dict[str, object], message: str) -> None:
-    point = config(data=Data("bytes", "bytes"))
+    refused("tiny", changes, message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rope_head_dim": 0}, "model.rope_head_dim=0: must be even and at least 2"),
+        ({"rope_head_dim": 7}, "model.rope_head_dim=7: must be even"),
+        ({"v_head_dim": 0}, "model.v_head_dim=0: must be at least 1"),
+        ({"kv_heads": 4}, "model.kv_heads=4: must be model.heads=8 with latent attention"),
+        ({"experts_per_token": 9}, "model.experts_per_token=9: must be from 1 to model.experts=8"),
+        ({"experts_per_token": 0}, "model.experts_per_token=0: must be from 1"),
+        ({"expert_ffn_dim": 0}, "model.expert_ffn_dim=0: must be at least 1"),
+        ({"dense_layers": 5}, "model.dense_layers=5: must be at most model.layers=4"),
+    ],
+    ids=str,
+)
+def test_impossible_latent_attention_and_experts_are_refused(changes: dict[str, object], message: str) -> None:
+    refused("tiny_mla", changes, message)
+
+
+def refused(shape: str, changes: dict[str, object], message: str) -> None:
+    point = config(shape, data=Data("bytes", "bytes"))
     with pytest.raises(ValueError, match=message):
         planned(replace(point, model=replace(point.model, **changes)))
 
 
-def test_keeping_gathered_parameters_is_a_choice_of_fsdp_only() -> None:
-    point = config()
-    with pytest.raises(ValueError, match=r"parallel.reshard=False: .*parallel=fsdp"):
-        planned(replace(point, parallel=replace(point.parallel, reshard=False)))
+@pytest.mark.parametrize("shape", ["tiny", "tiny_moe", "tiny_mla", "moe_8x7b", "mla_moe_16b", "405b"])
+def test_presets_are_possible(shape: str) -> None:
+    assert planned(config(shape)).warnings == []
 
 
 def test_a_token_file_is_checked_against_the_sequence(tmp_path: Path) -> None:
@@ -109,6 +138,31 @@ def test_too_much_memory_is_refused_with_how_much_and_what_would_fit() -> None:
         plan(point, None, 80 * GIB)
     assert "activation_checkpointing=full or local_batch=1 would fit" in str(caught.value)
     assert "parallel=fsdp" not in str(caught.value)
+
+
+def test_a_sharded_model_that_is_too_large_is_sent_to_tensor_parallelism_inside_a_host() -> None:
+    point = config("70b", "fsdp", "bf16", nodes=16, gpus_per_node=8, seq_len=32768, activation_checkpointing="full")
+    with pytest.raises(ValueError, match=r"; parallel.tp=8 would fit"):
+        plan(point, None, 80 * GIB)
+    plan(replace(point, parallel=replace(point.parallel, tp=8)), None, 80 * GIB)
+
+
+def test_a_replicated_pipeline_that_is_too_large_keeps_its_degrees() -> None:
+    point = config("8b", "ddp", "bf16", nodes=4, gpus_per_node=8, parallel=Parallel("pp", "ddp", pp=4))
+    with pytest.raises(ValueError, match=r"parallel.kind=fsdp would fit"):
+        plan(point, None, 30 * GIB)
+
+
+def test_a_pipeline_takes_longer_by_its_bubble() -> None:
+    point = config("8b", "fsdp", "bf16", gpus_per_node=8, steps=100)
+    flat = plan(point, named("h200"), None).seconds - ASSUMED_START
+    for fields, waits in (
+        ({"schedule": "1f1b"}, 3 / 4),
+        ({"schedule": "interleaved", "virtual_stages": 2}, 3 / 4 / 2),
+        ({"schedule": "zero_bubble", "virtual_stages": 2}, 3 / 4 / 2 / 3),
+    ):
+        staged = replace(point, parallel=Parallel("pp", "fsdp", pp=4, **fields))
+        assert plan(staged, named("h200"), None).seconds - ASSUMED_START == pytest.approx(flat * (1 + waits))
 
 
 def test_a_replicated_model_that_is_too_large_is_sent_to_fsdp() -> None:

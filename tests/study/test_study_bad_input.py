@@ -32,7 +32,29 @@ MISTAKES = [
     ("optimizer.lr=0", "optimizer.lr=0"),
     ("launcher.timeout_s=0", "launcher.timeout_s=0"),
     ("scaling=strong global_batch=3 gpus_per_node=2", "global_batch=3: must be a multiple"),
-    ("model.kv_heads=3", "model.heads=4: must be a multiple of model.kv_heads=3"),
+    ("model.kv_heads=3", "model.heads=8: must be a multiple of model.kv_heads=3"),
+    ("model.balance=bias", "model.balance=bias: must be none without experts"),
+    ("model=tiny_moe model.experts_per_token=9", "model.experts_per_token=9: must be from 1 to model.experts=8"),
+    ("parallel=tp gpus_per_node=3", "model.heads=8: must be a multiple of parallel.tp=3"),
+    ("parallel=tp gpus_per_node=8", "model.kv_heads=4: must be a multiple of parallel.tp=8"),
+    ("parallel=fsdp parallel.tp=4 gpus_per_node=2", "gpus_per_node=2: nodes x gpus_per_node = 2 must be a multiple"),
+    ("parallel=ddp parallel.tp=2 gpus_per_node=2", "parallel.kind=ddp keeps every parameter whole"),
+    ("parallel=zero3 parallel.cp=2 gpus_per_node=2", "parallel.kind=zero3 lets DeepSpeed own"),
+    ("parallel=pp gpus_per_node=8", "parallel.pp=8: model.layers=4 must be at least"),
+    (
+        "parallel=pp gpus_per_node=2 parallel.schedule=interleaved parallel.virtual_stages=3",
+        "model.layers=4 must be at least parallel.pp x virtual_stages = 2 x 3 = 6",
+    ),
+    ("parallel=pp gpus_per_node=2 scaling=strong global_batch=1", "global_batch=1: must be at least 2"),
+    ("parallel=pp gpus_per_node=2 model.tied_embeddings=true", "parallel.pp=2: must be 1"),
+    ("parallel=cp gpus_per_node=2 seq_len=30", "seq_len=30: must be a multiple of 2 x parallel.cp = 4"),
+    ("parallel=ep gpus_per_node=2", "parallel.ep=2: must be 1, for model.name=tiny has no experts"),
+    ("parallel=ep gpus_per_node=3 model=tiny_moe", "model.experts=8: must be a multiple of parallel.ep=3"),
+    ("parallel=hsdp gpus_per_node=3", "parallel.replicas=2: must divide"),
+    ("parallel=fsdp parallel.schedule=gpipe gpus_per_node=2", "parallel.schedule=gpipe: must be left out"),
+    ("precision=float8", "precision.float8=True: must run on a GPU"),
+    ("precision=float8 hardware=a100_80g launcher=dry", "known to have float8 products"),
+    ("attention=cudnn", "attention=cudnn: must run on a GPU"),
     ("gpus_per_node=65", "gpus_per_node=65"),
     ("gpus_per_node=0", "gpus_per_node=0: must be at least 1"),
     ("gpus_per_node=1000000000000", "at most 64"),
@@ -71,6 +93,14 @@ def test_a_mistake_is_one_sentence_and_nothing_else(command: Command, words: str
     assert line.startswith("harness: ")
     assert sentence in line
     assert command.files() == []
+
+
+def test_in_a_sweep_a_mistake_is_an_invalid_point_beside_the_others(command: Command) -> None:
+    ended = command("run", "-m", "parallel=fsdp", "parallel.tp=1,2,3", "gpus_per_node=2", "launcher=dry")
+    assert ended.returncode == 0
+    assert ended.stdout.count("invalid: ") == 1
+    assert "invalid: gpus_per_node=2: nodes x gpus_per_node = 2 must be a multiple of" in ended.stdout
+    assert "dp 1 × tp 2, 2 microbatches" in ended.stdout
 
 
 @pytest.mark.parametrize("study", ["x; touch pwned", "$(touch pwned)", "a\nb", ".", "..", ".hidden", "a" * 65])
