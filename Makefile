@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test lint setup bench-cli
+.PHONY: study test test-full lint setup bench-cli
 
 study: setup  ## a first study on this machine, from configuration to its page
 	$(BIN)/harness run -m experiment=demo
 	$(BIN)/harness report demo
 
-test: setup  ## every test that can run on this machine
+test: setup  ## the tests that every change has to pass, as far as they can run on this machine
+	$(BIN)/pytest -m "not slow"
+
+test-full: setup  ## every test: also compiled blocks, and the parity of all presets of parallelism
 	$(BIN)/pytest
 
 lint: setup  ## format, style, types, and which room may import which

@@ -37,9 +37,11 @@ class Command:
             text=True,
         )
 
-    def __call__(self, *words: str, stand_in: str | None = None) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *words: str, stand_in: str | None = None, seconds: float = 200
+    ) -> subprocess.CompletedProcess[str]:
         process = self.start(*words, stand_in=stand_in)
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate(timeout=seconds)
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def points(self, study: str = "default") -> dict[str, Path]:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import config as compiler
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
@@ -32,7 +33,9 @@ BACKENDS = {
 @contextmanager
 def attention_kernels(kernel: str) -> Iterator[None]:
     """Where models built with `kernel` run: it decides between the backends of scaled_dot_product_attention."""
-    with sdpa_kernel(BACKENDS.get(kernel, BACKENDS["auto"]), set_priority=True):
+    # torch looks up what it has compiled by the operations alone, and would find those of another kernel
+    apart = compiler.patch(cache_key_tag=f"attention={kernel}")  # type: ignore[attr-defined]
+    with apart, sdpa_kernel(BACKENDS.get(kernel, BACKENDS["auto"]), set_priority=True):
         yield
 
 
@@ -98,18 +101,21 @@ class FlexAttend:
         self.compiled = torch.compile(flex_attention)
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        kept = (query.shape[1], query.device)
-        if kept not in self.masks:
-            self.masks[kept] = create_block_mask(causal, None, None, kept[0], kept[0], device=query.device)
         compute = self.compiled if query.is_cuda else flex_attention
         mixed = compute(
             query.transpose(1, 2),
             key.transpose(1, 2),
             value.transpose(1, 2),
-            block_mask=self.masks[kept],
+            block_mask=self.mask(query.shape[1], query.device),
             enable_gqa=True,
         )
         return mixed.transpose(1, 2)
+
+    def mask(self, seq: int, device: torch.device) -> BlockMask:
+        """Which blocks of keys a block of queries sees."""
+        if (seq, device) not in self.masks:
+            self.masks[seq, device] = create_block_mask(causal, None, None, seq, seq, device=device)
+        return self.masks[seq, device]
 
 
 def causal(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:

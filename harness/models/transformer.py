@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.models.attention import Attention, RotaryTable, attend_by
+from harness.models.attention import Attention, FlexAttend, RotaryTable, attend_by
 from harness.models.experts import MixtureOfExperts, Router
 from harness.models.latent import LatentAttention
 from harness.models.layers import Embedding, FeedForward, Linear, RMSNorm
@@ -72,7 +72,7 @@ class Transformer(nn.Module):
         self.dim = dim
         self.rotary = RotaryTable(rope_head_dim if kv_lora_rank else head_dim, rope_theta)
         self.embedding: Embedding | None = Embedding(vocab_size, dim, compute)
-        attend = attend_by(kernel)
+        self.attend = attend_by(kernel)
 
         def attention() -> nn.Module:
             if kv_lora_rank:
@@ -84,9 +84,9 @@ class Transformer(nn.Module):
                     v_head_dim=v_head_dim,
                     kv_lora_rank=kv_lora_rank,
                     norm_eps=norm_eps,
-                    attend=attend,
+                    attend=self.attend,
                 )
-            return Attention(dim=dim, heads=heads, kv_heads=kv_heads, head_dim=head_dim, attend=attend)
+            return Attention(dim=dim, heads=heads, kv_heads=kv_heads, head_dim=head_dim, attend=self.attend)
 
         def feed_forward(index: int) -> nn.Module:
             if experts and index >= dense_layers:
@@ -128,7 +128,11 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.embedding is not None:
             x = self.embedding(x)
-        cos, sin = self.rotary(x, x.shape[1] * self.sequence_shards, self.positions)
+        seq = x.shape[1] * self.sequence_shards
+        cos, sin = self.rotary(x, seq, self.positions)
+        if isinstance(self.attend, FlexAttend):
+            # made here, for a block that is checkpointed and compiled cannot
+            self.attend.mask(seq, x.device)
         for block in self.blocks.values():
             x = block(x, cos, sin)
         if self.norm is None or self.output is None:

@@ -100,7 +100,7 @@ class GatherKeys:
 
 
 class OverSequence:
-    """Sums counts over cp ranks too."""
+    """Sums counts over the ranks of one more group."""
 
     def __init__(self, within: Callable[[Tensor], Tensor], group: Group) -> None:
         self.within, self.group = within, group

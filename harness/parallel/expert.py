@@ -11,23 +11,27 @@ from torch.distributed.tensor import DTensor, Placement, Shard
 from harness.models.experts import Experts, Reorder, Router
 from harness.models.transformer import Transformer
 from harness.parallel.collectives import AllToAll, Group, all_to_all
+from harness.parallel.local import use_local
 from harness.parallel.mesh import Mesh
-from harness.parallel.tensor import seeing_parts
 
 
 def spread_experts(part: Transformer, mesh: DeviceMesh) -> None:
     """Let each rank of `mesh` keep its experts, and exchange tokens with the others."""
     for module in part.modules():
         if isinstance(module, Experts):
-            parameters = dict(module.named_parameters())
-            for name, parameter in parameters.items():
-                held = own_experts(parameter, mesh)
-                module.register_parameter(name, nn.Parameter(held))
-            module.__class__ = seeing_parts(module.__class__, tuple(parameters), held.device_mesh.ndim)
+            keep_own(module, mesh)
             module.exchange = TokenExchange(Group.along(mesh))
 
 
-def own_experts(parameter: Tensor, mesh: DeviceMesh) -> DTensor:
+def keep_own(experts: nn.Module, mesh: DeviceMesh) -> None:
+    """Make DTensors over `mesh` of the parameters [experts, …]; forward sees this rank's plain parts."""
+    for name, parameter in list(experts.named_parameters()):
+        held = own_part(parameter, mesh)
+        experts.register_parameter(name, nn.Parameter(held))
+    use_local(experts, held.device_mesh.ndim)
+
+
+def own_part(parameter: Tensor, mesh: DeviceMesh) -> DTensor:
     """This rank's part of a parameter [experts, ...], whose later dimensions may be split already."""
     placements: tuple[Placement, ...] = (Shard(0),)
     joint = mesh
@@ -45,7 +49,7 @@ class TokenExchange:
     def __init__(self, group: Group) -> None:
         self.group = group
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def dispatch(self, rows: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         """Rows [n, dim] sorted by expert, `counts` [experts] of them for each: see harness.models.experts.Exchange."""
         group, each = self.group, len(counts) // self.group.size
@@ -55,14 +59,13 @@ class TokenExchange:
         order = by_expert(arrived.view(group.size, each), sum(received))
         inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
 
-        @torch.compiler.disable
         def back(done: Tensor) -> Tensor:
             return AllToAll.apply(Reorder.apply(done, inverse, order, 1), received, sent, group)
 
         rows = Reorder.apply(AllToAll.apply(rows, sent, received, group), order, inverse, 1)
         # so that what follows is compiled once, not for this number of rows first
         torch._dynamo.maybe_mark_dynamic(rows, 0)
-        return rows, arrived.view(group.size, each).sum(0), back
+        return rows, arrived.view(group.size, each).sum(0), torch.compiler.disable(back)
 
 
 def by_expert(counts: Tensor, rows: int) -> Tensor:

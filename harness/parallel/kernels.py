@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.backends.cuda import SDPAParams, can_use_cudnn_attention
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend
 
@@ -57,7 +58,9 @@ class Kernel:
         """Gradients of queries, keys and values; output and log-sums may be those of more keys than the part's."""
         fitted = self.fit(part)
         missing = fitted.value.shape[-1] - part.value.shape[-1]
-        found = self.backward(fitted, F.pad(gradient, (0, missing)), F.pad(output, (0, missing)), sums, rest)
+        gradient, output = (F.pad(x, (0, missing)) for x in (gradient, output))
+        # some backends take the log-sums' layout for granted
+        found = self.backward(fitted, gradient, output, sums.contiguous(), rest)
         return [
             x.unflatten(1, (given.shape[1], -1)).sum(2)[..., : given.shape[-1]]
             if x.shape[1] != given.shape[1]
@@ -169,14 +172,13 @@ def choose(value: Tensor, width: int) -> Kernel:
     return KERNELS[device, backend(device, value.dtype, width, value.shape[-1])]
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def backend(device: str, dtype: torch.dtype, width: int, value_width: int) -> int:
-    """The number of the backend; of those that do not take values of their own width, one is chosen for padded ones."""
-    for values in (value_width, width):
-        heads = [torch.empty(1, 1, 128, size, dtype=dtype, device=device) for size in (width, width, values)]
-        found = torch._fused_sdp_choice(*heads, is_causal=True)
-        if found == SDPBackend.CUDNN_ATTENTION.value:
-            break
+    """The number of the backend: cuDNN's if it takes the values as they are, else one for values that may be padded."""
+    query, value = (torch.empty(1, 1, 128, size, dtype=dtype, device=device) for size in (width, value_width))
+    if device == "cuda" and can_use_cudnn_attention(SDPAParams(query, query, value, None, 0.0, True, False)):
+        return SDPBackend.CUDNN_ATTENTION.value
+    found = torch._fused_sdp_choice(query, query, query, is_causal=True)
     if (device, found) not in KERNELS:
         raise ValueError("attention=math: cannot be shared out with parallel.context=all_gather; take ulysses")
     return found

@@ -13,6 +13,9 @@ from harness.parallel.options import Options
 TOGETHER = 1 << 26
 """Elements of which an AdamW with narrow moments holds fp32 copies at a time: 0.5 GiB of them."""
 
+Piece = tuple[Tensor, ...]
+"""Elements of a parameter, of its gradient and of its two moments, and the number of steps so far."""
+
 
 def adamw(parameters: Iterable[nn.Parameter], options: Options) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019) in fused kernels, with weight decay on matrices only.
@@ -41,24 +44,23 @@ class NarrowAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Widen the moments of some parameters, step with the fused kernel, narrow them again; then the next."""
+        """Widen some of the moments, step with the fused kernel, narrow them again; then the next."""
         assert closure is None
         for group in self.param_groups:
-            for some in bunches(parameter for parameter in group["params"] if parameter.grad is not None):
-                states = [self.state_of(parameter) for parameter in some]
-                first, second = ([local(state[name]) for state in states] for name in ("exp_avg", "exp_avg_sq"))
-                parameters = [local(parameter) for parameter in some]
+            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for some in bunches(piece for parameter in moved for piece in self.pieces(parameter)):
+                parameters, gradients, first, second, steps = (list(tensors) for tensors in zip(*some, strict=True))
                 wide_first, wide_second = (
                     [moment.to(parameter.dtype) for moment, parameter in zip(moments, parameters, strict=True)]
                     for moments in (first, second)
                 )
                 adamw_step(
                     parameters,
-                    [local(parameter.grad) for parameter in some if parameter.grad is not None],
+                    gradients,
                     wide_first,
                     wide_second,
                     [],
-                    [state["step"] for state in states],
+                    steps,
                     fused=True,
                     amsgrad=False,
                     beta1=group["betas"][0],
@@ -69,6 +71,17 @@ class NarrowAdamW(torch.optim.AdamW):
                     maximize=False,
                 )
                 torch._foreach_copy_(first + second, wide_first + wide_second)
+            for parameter in moved:
+                self.state[parameter]["step"] += 1
+
+    def pieces(self, parameter: Tensor) -> Iterator[Piece]:
+        """This rank's part of a parameter, in several pieces where it is large."""
+        assert parameter.grad is not None
+        state = self.state_of(parameter)
+        whole = [local(x) for x in (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])]
+        for piece in zip(*(x.view(-1).split(TOGETHER) for x in whole), strict=True):
+            # a number of its own, since the fused step counts it
+            yield *piece, state["step"].clone()
 
     def state_of(self, parameter: Tensor) -> dict[str, Any]:
         """The parameter's moments and number of steps, zeros at first; the number on the device, as fused steps ask."""
@@ -80,14 +93,16 @@ class NarrowAdamW(torch.optim.AdamW):
         return state
 
 
-def bunches(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """The parameters in lists of about TOGETHER elements of this rank."""
-    bunch: list[Tensor] = []
-    for parameter in parameters:
-        bunch.append(parameter)
-        if sum(local(one).numel() for one in bunch) >= TOGETHER:
+def bunches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """The pieces in lists of at most TOGETHER elements."""
+    bunch: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        if bunch and size + piece[0].numel() > TOGETHER:
             yield bunch
-            bunch = []
+            bunch, size = [], 0
+        bunch.append(piece)
+        size += piece[0].numel()
     if bunch:
         yield bunch
 

@@ -70,7 +70,8 @@ def earlier(query: Tensor, keys: Tensor, values: Tensor, group: Group) -> Iterat
     for chunk, before in enumerate((group.rank, 2 * group.size - 1 - group.rank)):
         if before:
             heads = query.chunk(2, dim=1)[chunk], keys[:, : before * length], values[:, : before * length]
-            yield chunk, Part(*(x.transpose(1, 2) for x in heads), False, query.shape[-1] ** -0.5)
+            own, key, value = (x.transpose(1, 2) for x in heads)
+            yield chunk, Part(own, key, value, False, query.shape[-1] ** -0.5)
 
 
 def merge(output: Tensor, sums: Tensor, other: Tensor, other_sums: Tensor) -> tuple[Tensor, Tensor]:

@@ -46,8 +46,7 @@ class Strategy(ABC):
         initialise: Callable[[nn.Module], None],
     ) -> None:
         self.mesh, self.device, self.options = mesh, device, options
-        # DTensor's own cross-entropy is not compiled
-        self.loss = torch.compile(loss) if options.compile and mesh.tp is None else loss
+        self.loss = torch.compile(loss) if options.compile else loss
         self.context = ContextParallel(mesh.cp, options.context) if mesh.cp is not None else None
         self.parts: list[nn.Module] = []
         for part in split(model, mesh.pp, options.virtual_stages):

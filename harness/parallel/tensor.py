@@ -6,20 +6,21 @@ summand: the sum is scattered over the sequence again. Parameters are DTensors, 
 rank holds of them; the products inside a block are those of plain tensors, free of DTensor's cost per operation.
 """
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import Placement, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, loss_parallel, parallelize_module
 
 from harness.models.experts import MixtureOfExperts, Router
 from harness.models.transformer import Transformer
-from harness.parallel.collectives import Group, all_reduce, start_all_gather, start_reduce_scatter, wait
+from harness.parallel.collectives import Group, start_all_gather, start_reduce_scatter, wait
+from harness.parallel.context import OverSequence
+from harness.parallel.local import use_local
 
 COLUMNS = ("wq", "wk", "wv", "wkv_b", "w1", "w3")
 """Weights [..., out, in] split by what they give: heads, or hidden width."""
@@ -65,7 +66,7 @@ def split_parameters(name: str, module: nn.Module, mesh: DeviceMesh) -> None:
         placement = placed(name if own == "weight" else own, parameter)
         module.register_parameter(own, nn.Parameter(distribute_tensor(parameter, mesh, [placement])))
     if parameters:
-        module.__class__ = seeing_parts(module.__class__, tuple(parameters))
+        use_local(module)
 
 
 def placed(name: str, weight: Tensor) -> Placement:
@@ -75,26 +76,6 @@ def placed(name: str, weight: Tensor) -> Placement:
     if name in ROWS:
         return Shard(weight.dim() - 1)
     return Replicate()
-
-
-@cache
-def seeing_parts(kind: type[nn.Module], names: tuple[str, ...], dimensions: int = 1) -> type[nn.Module]:
-    """The class with parameters of those names seen in parts; one for all its modules, so that they compile as one.
-
-    dimensions: of the mesh over which they are split.
-    """
-    seen = {name: property(partial(part_seen, name=name, dimensions=dimensions)) for name in names}
-    return type(kind.__name__, (kind,), seen)
-
-
-def part_seen(module: nn.Module, name: str, dimensions: int) -> Tensor:
-    """A parameter as this rank's part; where ranks hold the same, their gradients are summands."""
-    parameter = module._parameters[name]
-    assert isinstance(parameter, DTensor)
-    if parameter.device_mesh.ndim > dimensions:
-        # fully_shard looks up its shard of the part by the same name, outside forward
-        return parameter
-    return parameter.to_local(grad_placements=[Partial() if p.is_replicate() else p for p in parameter.placements])
 
 
 class GatherSequence(torch.autograd.Function):
@@ -144,7 +125,7 @@ def part_of_sum(group: Group, layer: nn.Module, inputs: Any, output: Tensor) -> 
 
 
 def arrived(embedding: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-    """After the embedding: a tensor of its own, no view of one on its way, which a compiled block gives no gradient."""
+    """After the embedding: its own tensor, not a view of one on its way, to which compiled blocks give no gradient."""
     return output.clone()
 
 
@@ -162,9 +143,4 @@ def route_in_parts(router: Router, group: Group) -> None:
     router.sequence_ranks *= group.size
     # gradients of ranks that share layers are added up
     router.aux_share /= group.size
-    router.over_sequence = partial(summed, group, router.over_sequence)
-
-
-def summed(group: Group, within: Callable[[Tensor], Tensor], counts: Tensor) -> Tensor:
-    """Counts summed over tp ranks too."""
-    return all_reduce(within(counts), group)
+    router.over_sequence = OverSequence(router.over_sequence, group)

@@ -67,12 +67,14 @@ class ZeRO(Strategy):
         return self.engine
 
     def connect(self) -> None:
-        """Let DeepSpeed use the process group and the device that there are."""
+        """Let DeepSpeed use the device and the process group that there are."""
         if self.device.type == "cpu":
             set_accelerator(CPU_Accelerator())
             # else it builds an operator for shared memory, which takes half a minute and a compiler
             sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
         deepspeed.init_distributed(dist.get_backend())
+        # else it makes another of all ranks
+        deepspeed.utils.groups._WORLD_GROUP = self.mesh.everyone.get_group()
 
     def place(self, part: Transformer, initialise: Callable[[nn.Module], None]) -> torch.optim.Optimizer:
         """Put the part's parameters on the device; returns the optimizer over them."""
@@ -152,6 +154,11 @@ class ZeRO2(ZeRO):
 
     stage = 2
 
+    def stage_settings(self, part: Transformer) -> dict[str, Any]:
+        # a gradient longer than a bucket would be freed, and its memory used again, while it is being reduced
+        largest = max(parameter.numel() for parameter in part.parameters())
+        return {**super().stage_settings(part), "reduce_bucket_size": max(BUCKET, largest)}
+
 
 class ZeRO3(ZeRO):
     """Parameters are split too: gathered block by block for forward and again for backward, gradients scattered."""
@@ -169,7 +176,9 @@ class ZeRO3(ZeRO):
             value = self.drawn(name, parameter.shape, initialise).to(compute)
             torch.utils.swap_tensors(parameter, nn.Parameter(value))
             # the linear that is more efficient in memory is not compiled; see Gathered
-            deepspeed.zero.Init(nn.ParameterList([parameter]), mem_efficient_linear=False, dtype=compute)
+            deepspeed.zero.Init(
+                nn.ParameterList([parameter]), self.mesh.everyone.get_group(), mem_efficient_linear=False, dtype=compute
+            )
         for module in part.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, torch.zeros_like(buffer, device=self.device))

@@ -45,6 +45,8 @@ def estimate(config: Config) -> Memory:
 
     What the kind shards is divided by the ranks that share a copy, what degrees split by them before that (as in ZeRO,
     arXiv:1910.02054, section 5): parameters and gradients take 4 bytes each and AdamW's two moments 8, or 4 in bf16.
+    ddp's gradients are views of its buckets and stay allocated; others come into being as backward goes, but for those
+    that accumulate.
     """
     return max((_on(config, rank) for rank in range(config.parallel.pp)), key=lambda memory: memory.total)
 
@@ -54,10 +56,10 @@ def _on(config: Config, rank: int) -> Memory:
     split, size = KINDS[parallel.kind].sharded, COMPUTE_BYTES[config.precision.compute]
     whole, shard = numbers(held(config.model, own), parallel), _shard(config, own)
     waiting = _in_flight(config, rank)
-    # gradients that accumulate stay whole until the last microbatch
     accumulates = batch.accumulation(config) > 1
-    gathers = parallel.kind in ("fsdp", "hsdp")
-    summed = shard if "gradients" in split and not (gathers and accumulates) else whole
+    # fully_shard reduces at the last microbatch, and until then has whole gradients
+    wait = accumulates and parallel.kind in ("fsdp", "hsdp")
+    summed = shard if "gradients" in split and not wait else whole
     return Memory(
         parameters=FP32 * (shard if "optimizer" in split else whole),
         gradients=FP32 * summed,
@@ -65,7 +67,7 @@ def _on(config: Config, rank: int) -> Memory:
         compute_copies=size * _copies(config, own, waiting),
         activations=batch.tokens(config) * size * _kept(config, own, waiting),
         logits=_logits(config, own, waiting),
-        gradients_last=gathers and not accumulates,
+        gradients_last=parallel.kind != "ddp" and not accumulates,
     )
 
 
@@ -133,11 +135,11 @@ def _kept(config: Config, own: Share, waiting: dict[int, int]) -> int:
 def _logits(config: Config, own: Share, waiting: dict[int, int]) -> int:
     """Bytes of the logits and what the loss makes of them.
 
-    A compiled loss keeps the logits and their gradient in the compute type; otherwise there are three fp32 copies, as
-    where ranks share the vocabulary. Of microbatches that wait for backward the last stage keeps all logits.
+    A compiled loss keeps the logits and their gradient in the compute type; otherwise there are three fp32 copies. Of
+    microbatches that wait for backward the last stage keeps all logits.
     """
     if not own.head:
         return 0
-    tp, size = config.parallel.tp, COMPUTE_BYTES[config.precision.compute]
-    each = 2 * size if config.compile and tp == 1 else 3 * FP32
-    return batch.tokens(config) * config.model.vocab_size // tp * each * waiting[own.blocks[-1]]
+    each = 2 * COMPUTE_BYTES[config.precision.compute] if config.compile else 3 * FP32
+    count = batch.tokens(config) * config.model.vocab_size // config.parallel.tp
+    return count * each * waiting[own.blocks[-1]]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil, prod
 
 from harness.config import Config
 from harness.plan import batch
@@ -19,6 +20,10 @@ from harness.plan.parts import (
     routed,
     share,
 )
+from harness.plan.strategies import KINDS
+
+MOST_KEPT = 2
+"""Blocks that zero3 has still gathered at the most when backward begins."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,10 @@ def moved_parameters(config: Config, stage: int = 0) -> Iterator[Moved]:
         yield Moved("dp", ranks, "all_reduce", FP32 * numbers(held(config.model, own), config.parallel), 1)
     elif config.parallel.kind in ("fsdp", "hsdp"):
         yield from _fsdp(config, own)
+    elif config.parallel.kind == "zero3":
+        yield from _zero3(config)
+    else:
+        yield from _zero(config)
 
 
 def _fsdp(config: Config, own: Share) -> Iterator[Moved]:
@@ -71,3 +80,45 @@ def _fsdp(config: Config, own: Share) -> Iterator[Moved]:
         yield Moved(label, size, "all_gather", COMPUTE_BYTES[config.precision.compute] * count, gathers)
         yield Moved(label, size, "reduce_scatter", FP32 * count, 1)
         yield Moved("dp_replicate", parallel.replicas, "all_reduce", FP32 * count // size, 1)
+
+
+def _zero(config: Config) -> Iterator[Moved]:
+    """DeepSpeed's stages 1 and 2: all gradients are all-reduced in fp32, at the last microbatch or at each.
+
+    After the step all gather the parameters, those that decay and those that do not as one tensor each, whose length is
+    a multiple of twice the ranks.
+    """
+    model, ranks, size = config.model, batch.data_parallel(config), COMPUTE_BYTES[config.precision.compute]
+    whole = held(model, share(model, config.parallel))
+    times = batch.accumulation(config) if "gradients" in KINDS[config.parallel.kind].sharded else 1
+    yield Moved("dp", ranks, "all_reduce", FP32 * numbers(whole, config.parallel), times)
+    matrices = [parameter for parameter in whole if len(parameter.sizes) > 1]
+    vectors = [parameter for parameter in whole if len(parameter.sizes) == 1]
+    for tensor in (matrices, vectors) if config.optimizer.weight_decay else (whole,):
+        length = ceil(numbers(tensor, config.parallel) / (2 * ranks)) * 2 * ranks
+        yield Moved("dp", ranks, "all_gather", size * length, 1)
+
+
+def _zero3(config: Config) -> Iterator[Moved]:
+    """DeepSpeed's stage 3: blocks, embedding and head are gathered for forward, and all but the head for backward.
+
+    What backward begins with it does not gather again: one or two blocks, where the head and they together are what
+    DeepSpeed prefetches, the size of the largest block. A tied embedding is gathered as the head, too.
+    """
+    model, parallel, ranks = config.model, config.parallel, batch.data_parallel(config)
+    size, times = COMPUTE_BYTES[config.precision.compute], batch.accumulation(config)
+    vocabulary, own = embedding(model), share(model, parallel)
+    blocks = [block(model, index) + routed(model, index) for index in own.blocks]
+    last = [Parameter((model.dim,)), *vocabulary]
+    kept = min(MOST_KEPT, max(numbers(one, parallel) for one in blocks) // numbers(last, parallel))
+    for index, parameters in enumerate(blocks):
+        again = index < len(blocks) - kept
+        yield Moved("dp", ranks, "all_gather", size * _flat(parameters, ranks), times * (1 + again))
+    yield Moved("dp", ranks, "all_gather", size * _flat(vocabulary, ranks), times * 2)
+    yield Moved("dp", ranks, "all_gather", size * _flat(last, ranks), times)
+    yield Moved("dp", ranks, "reduce_scatter", FP32 * _flat(held(model, own), ranks), times)
+
+
+def _flat(parameters: list[Parameter], ranks: int) -> int:
+    """Their numbers, each parameter's rounded up to a multiple of `ranks`, as DeepSpeed splits them."""
+    return sum(ceil(prod(parameter.sizes) / ranks) * ranks for parameter in parameters)

@@ -90,9 +90,16 @@ def numbers(parameters: Iterable[Parameter], parallel: Parallel) -> int:
 
 
 def padded(parameters: Iterable[Parameter], parallel: Parallel, ranks: int) -> int:
-    """The same, with the first dimension of each rounded up to a multiple of `ranks`, as fully_shard moves them."""
-    held = (parameter.held(parallel) for parameter in parameters)
-    return sum(ceil(first / ranks) * ranks * prod(rest) for first, *rest in held)
+    """The same, as fully_shard moves them: the first dimension of each rounded up to a multiple of `ranks`.
+
+    Experts are split along another dimension where that one divides, and then need no rounding.
+    """
+    found = 0
+    for parameter in parameters:
+        first, *rest = held = parameter.held(parallel)
+        even = parameter.routed and any(size % ranks == 0 for size in held)
+        found += prod(held) if even else ceil(first / ranks) * ranks * prod(rest)
+    return found
 
 
 def _attention(model: Model) -> list[Parameter]:

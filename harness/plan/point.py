@@ -22,6 +22,9 @@ RECOMPUTATION = 4 / 3
 # third of that which cannot be put off.
 BUBBLE = {"1f1b": 1.0, "gpipe": 1.0, "interleaved": 1.0, "zero_bubble": 1 / 3}
 
+# A bf16 number keeps 8 bits: what decays by less than its last one does not decay.
+BF16_DECAY = 1 - 2**-8
+
 FEW_MEASURED_STEPS = 10
 MEMORY_MARGIN = 0.15
 GIB = 2**30
@@ -59,6 +62,7 @@ def plan(config: Config, device: Device | None, memory_limit: int | None) -> Pla
     check_study_name(config.study)
     check_model(config.model)
     _check_data(config)
+    _check_optimizer(config)
     check_degrees(config)
     nccl_warnings = nccl.check(config.nccl.env)
     step_warnings = _check_steps(config)
@@ -97,6 +101,16 @@ def _check_data(config: Config) -> None:
         raise ValueError(f"data.path={config.data.path}: data.kind={config.data.kind} reads no file; say data=tokens")
     if config.data.kind == "bytes" and config.model.vocab_size < 256:
         raise ValueError(f"model.vocab_size={config.model.vocab_size}: data.kind=bytes needs at least 256 token ids")
+
+
+def _check_optimizer(config: Config) -> None:
+    for field in ("beta1", "beta2"):
+        value = getattr(config.optimizer, field)
+        if config.optimizer.state == "bf16" and value >= BF16_DECAY:
+            raise ValueError(
+                f"optimizer.{field}={value}: must be below {BF16_DECAY:.4f} with optimizer.state=bf16, which cannot "
+                "resolve a slower decay"
+            )
 
 
 def _check_steps(config: Config) -> list[str]:

@@ -8,9 +8,12 @@ import re
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from harness.analysis.points import points
 from harness.analysis.read import read_study
+from harness.config import Config
+from harness.plan.collectives import traffic
 
 MEASUREMENTS = Path(__file__).parents[2] / "docs" / "measurements"
 STUDIES = sorted(path.parent for path in MEASUREMENTS.glob("*/study.json"))
@@ -47,3 +50,21 @@ def test_device_times_tile_the_synchronised_window(study):
         pauses = [record for record in records if record["kind"] == "phase" and record["name"] == "profiling"]
         told = sum(record["duration_s"] for record in steps + pauses)
         assert told == pytest.approx(end["time"] - steps[0]["start"], rel=0.01)
+
+
+@pytest.mark.parametrize("point", sorted(MEASUREMENTS.glob("h200-strategies/points/*")), ids=lambda path: path.name)
+def test_the_bytes_that_nccl_moved_are_those_of_the_plan(point):
+    stored = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(point / "config.yaml"))
+    wanted = {(told.group, told.op): (told.bytes, told.count) for told in traffic(OmegaConf.to_object(stored))}
+    lines = (point / "attempts" / "0" / "events.jsonl").read_text().splitlines()
+    samples = [record for record in map(json.loads, lines) if record["kind"] == "collectives"]
+    assert samples
+    for sample in samples:
+        assert (sample["source"], sample["partial"]) == ("flight_recorder", False)
+        moved = {
+            (group, op): (entry["bytes"], entry["count"])
+            for group, operations in sample["groups"].items()
+            for op, entry in operations.items()
+            if entry["bytes"]
+        }
+        assert {key: size for key, (size, _) in moved.items()} == {key: size for key, (size, _) in wanted.items()}

@@ -2,6 +2,8 @@ import pytest
 import torch
 from tiny_training import SHAPES
 from torch import Tensor
+from torch._inductor.utils import fresh_cache
+from torch.profiler import profile
 
 from harness.models.attention import RotaryTable, attend, attend_by, attention_kernels, rotate
 from harness.models.initialize import initialize
@@ -70,6 +72,17 @@ def test_a_model_gives_the_same_logits_with_every_kernel(shape: str) -> None:
 def test_a_kernel_that_is_not_there_is_not_replaced_by_another() -> None:
     with attention_kernels("cudnn"), pytest.raises(RuntimeError):
         attend(*heads((16, 16, 16)))
+
+
+def test_a_compiled_kernel_is_the_chosen_one_also_where_another_was_compiled_before() -> None:
+    inputs, taken = heads((16, 16, 16)), {}
+    with fresh_cache():
+        for kernel in ("flash", "math"):
+            torch._dynamo.reset()
+            with attention_kernels(kernel), profile() as record:
+                torch.compile(attend, fullgraph=True)(*inputs).sum().backward()
+            taken[kernel] = any("flash_attention" in event.key for event in record.key_averages())
+    assert taken == {"flash": True, "math": False}
 
 
 def test_given_positions_rotate_tokens_as_they_would_where_they_stand() -> None:

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from run_dirs import validator
 from study_command import Command, wait_for
 from toy_strategy import TOY, add_strategy, copy_source
 
@@ -31,6 +32,7 @@ def test_strategies_that_train_as_one_process_does_are_equal_and_recorded(comman
     assert (verdicts["ddp"], verdicts["fsdp"]) == ("equal", "equal")
     assert verdicts["ep"].startswith("invalid: ")
     record = json.loads((command.folder / RECORD).read_text())
+    validator().validate(record)
     assert record["tolerance"] == {"loss": 2e-6, "norm": 1e-5}
     assert record["versions"]["torch"].startswith("2.")
     points = {point["parallel"]: point for point in record["points"]}
@@ -62,7 +64,9 @@ def test_a_strategy_with_a_fault_is_found_out(tmp_path: Path) -> None:
     verdicts = rows(ended.stdout)
     assert verdicts["scaled"] == "differs"
     assert verdicts["broken"].startswith("failed: rank ") and "out of luck" in verdicts["broken"]
-    points = {point["parallel"]: point for point in json.loads((tree / RECORD).read_text())["points"]}
+    record = json.loads((tree / RECORD).read_text())
+    validator().validate(record)
+    points = {point["parallel"]: point for point in record["points"]}
     assert points["scaled"]["differences"]["norm"] == pytest.approx(1e-3, rel=0.05)
     assert points["broken"]["told"] is None
     [logs] = kept(tmp_path)

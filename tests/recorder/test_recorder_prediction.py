@@ -22,8 +22,13 @@ OPTIONS = ("compute", "checkpointing", "shape", "tied")
 Case = tuple[int, str, int, dict[str, Any]]
 """Ranks, kind, microbatches and what else is said."""
 
+tiny.SHAPES["wide"] = {**tiny.DENSE, "vocab_size": 1300}
+"""With a head larger than a block, which changes what DeepSpeed prefetches."""
+
 CASES: list[Case] = [
     (2, "ddp", 2, {}),
+    (2, "zero1", 2, {}),
+    (2, "zero3", 1, {"shape": "wide"}),
     (2, "fsdp", 3, {}),
     (4, "hsdp", 2, {"replicas": 2, "tp": 2}),
     (2, "fsdp", 2, {"shape": "mla", "tp": 2, "checkpointing": "full"}),
@@ -34,6 +39,9 @@ CASES: list[Case] = [
     (4, "fsdp", 2, {"shape": "moe", "ep": 4, "cp": 2}),
 ]
 MORE: list[Case] = [
+    (3, "zero2", 2, {"compute": torch.bfloat16}),
+    (3, "zero3", 2, {"shape": "moe"}),
+    (2, "zero3", 1, {"shape": "wide", "tied": True, "checkpointing": "full"}),
     (2, "ddp", 1, {}),
     (3, "fsdp", 1, {"compute": torch.bfloat16}),
     (2, "fsdp", 3, {"reshard": False}),
@@ -48,7 +56,9 @@ MORE: list[Case] = [
     (2, "fsdp", 2, {"pp": 2, "schedule": "gpipe"}),
     (2, "ddp", 4, {"pp": 2, "schedule": "interleaved", "virtual_stages": 2}),
     (2, "fsdp", 4, {"pp": 2, "schedule": "zero_bubble", "virtual_stages": 2}),
+    (3, "fsdp", 2, {"shape": "moe"}),
     (2, "fsdp", 1, {"shape": "moe", "ep": 2}),
+    (4, "fsdp", 2, {"shape": "mla", "ep": 2, "tp": 2}),
     (4, "fsdp", 2, {"shape": "mla", "ep": 2, "checkpointing": "full"}),
     (4, "hsdp", 1, {"shape": "moe", "ep": 2, "replicas": 2}),
 ]

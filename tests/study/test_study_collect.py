@@ -113,7 +113,13 @@ def test_a_slug_names_the_fields_in_their_order() -> None:
     ],
 )
 def test_what_does_not_change_the_work_does_not_change_the_slug(word: str) -> None:
-    assert Point(one(word)).slug == Point(one()).slug
+    assert Point(one("gpus_per_node=1", word)).slug == Point(one()).slug
+
+
+def test_a_named_machine_brings_the_gpus_of_its_hosts_unless_they_are_given() -> None:
+    assert [one(word).gpus_per_node for word in ("hardware=h200", "hardware=gb200", "hardware=l40s")] == [8, 4, 1]
+    assert one("hardware=h200", "gpus_per_node=2").gpus_per_node == 2
+    assert one("hardware=h200", "parallel=tp").parallel.tp == 8
 
 
 @pytest.mark.parametrize(

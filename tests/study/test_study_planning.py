@@ -2,9 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
+from harness.study import planning
 from harness.study.collect import collect
+from harness.study.conf import options
 from harness.study.planning import planned
 from harness.study.point import Point
+from harness.study.preview import expected
 from launch.devices import Gpu, Machine
 
 GIB = 2**30
@@ -33,6 +38,44 @@ def test_a_known_gpu_has_an_estimate_of_time() -> None:
     seconds = plan_on(machine, "model=1b", "precision=bf16").possible.seconds
     assert seconds is not None
     assert seconds > 60
+
+
+def test_a_named_machine_has_as_many_gpus_a_host_as_it_usually_has() -> None:
+    laptop = Machine((), None, 2, 8 * GIB)
+    words = ("model=70b", "parallel=fsdp", "parallel.tp=8", "nodes=16", "hardware=h100_sxm", "launcher=dry")
+    made = plan_on(laptop, *words)
+    assert (made.possible.world_size, made.possible.data_parallel, made.possible.accumulation) == (128, 16, 8)
+    assert made.possible.warnings == []
+    assert plan_on(laptop, *words, "gpus_per_node=4", "nodes=64", "precision=bf16").possible.warnings
+
+
+def test_the_line_of_a_plan_tells_arrangement_microbatches_and_traffic() -> None:
+    machine = Machine((), None, 8, 64 * GIB)
+    made = plan_on(machine, "parallel=fsdp_tp_pp", "gpus_per_node=8")
+    line = expected(made, machine)
+    assert "8 CPU processes, dp 2 × tp 2 × pp 2, 4 microbatches, 16,384 tokens a step" in line
+    # tokens of one microbatch, halved by tp, sent four times
+    assert f"{4 * 2048 * 128 * 4 / 2 / 1e9:.2g} GB pp" in line
+    copies = plan_on(machine, "parallel=hsdp", "gpus_per_node=8")
+    assert "replicas 2 × shard 4, 16,384 tokens" in expected(copies, machine)
+    alone = plan_on(machine, "parallel=fsdp", "gpus_per_node=8")
+    assert "8 CPU processes, 16,384 tokens a step" in expected(alone, machine)
+
+
+def test_float8_is_for_gpus_that_have_it_and_asks_for_its_package_only_here(monkeypatch) -> None:
+    monkeypatch.setattr(planning, "find_spec", lambda name: None)
+    words = ("model=1b", "parallel=fsdp", "precision=float8")
+    here = Machine((Gpu("NVIDIA H200", 140 * GIB),), "1.0", 8, 64 * GIB)
+    assert "needs the package torchao" in str(plan_on(here, *words).impossible)
+    elsewhere = ("hardware=h200", "launcher=dry", "gpus_per_node=1")
+    assert plan_on(Machine((), None, 8, 64 * GIB), *words, *elsewhere).possible
+    unknown = Machine((Gpu("NVIDIA Nonesuch", 140 * GIB),), "1.0", 8, 64 * GIB)
+    assert "NVIDIA Nonesuch is not" in str(plan_on(unknown, *words).impossible)
+
+
+@pytest.mark.parametrize("name", options("parallel"))
+def test_every_preset_plans_on_a_host_of_four(name: str) -> None:
+    assert plan_on(Machine((), None, 8, 64 * GIB), f"parallel={name}", "model=tiny_moe", "gpus_per_node=4").possible
 
 
 def test_nothing_is_written_by_planning() -> None:

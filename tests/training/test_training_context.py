@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from harness.models.attention import FlexAttend, attend
 from harness.parallel import collectives, prefix
 from harness.parallel.context import ContextParallel
+from harness.parallel.kernels import KERNELS, Part, choose
 
 HOW = ("all_gather", "ulysses")
 
@@ -64,6 +65,60 @@ def test_attention_of_shared_sequences_is_that_of_whole_ones(world, how, kv_head
     assert max(run_ranks(world, largest_difference, how, kv_heads, value_width)) < 5e-6
 
 
+def from_parts(device: str, dtype: torch.dtype, backend: SDPBackend, kv_heads: int, width: int, values: int) -> float:
+    """The largest difference, as a share of the largest number, of attention in two parts to that in one.
+
+    Queries are the last half of a sequence: half of the keys are before them.
+    """
+    generator = torch.Generator().manual_seed(2)
+    sizes = [(4, 96, width), (kv_heads, 192, width), (kv_heads, 192, values), (4, 96, values)]
+    query, key, value, gradient = (torch.randn(2, *size, generator=generator).to(device, dtype) for size in sizes)
+    whole = [x.double().requires_grad_() for x in (query, key, value)]
+    seen = torch.ones(96, 192, dtype=torch.bool, device=device).tril(96)
+    repeated = (x.repeat_interleave(4 // kv_heads, dim=1) for x in whole[1:])
+    wanted = torch.nn.functional.scaled_dot_product_attention(whole[0], *repeated, attn_mask=seen)
+    wanted.backward(gradient.double())
+
+    with sdpa_kernel(backend):
+        kernel = choose(value, width)
+    assert kernel is KERNELS[device, backend.value]
+    parts = [Part(query, key[:, :, own], value[:, :, own], causal, width**-0.5) for own, causal in HALVES]
+    before, itself = (kernel.see(part) for part in parts)
+    output, sums = prefix.merge(*itself[:2], *before[:2])
+    told = [
+        kernel.gradients(part, gradient, output, sums, rest)
+        for part, (_, _, rest) in zip(parts, (before, itself), strict=True)
+    ]
+    (query_1, *others_1), (query_2, *others_2) = told
+    others = [torch.cat(pair, dim=2) for pair in zip(others_1, others_2, strict=True)]
+    pairs = zip((output, query_1 + query_2, *others), (wanted, *(x.grad for x in whole)), strict=True)
+    return max(((part - x).abs().max() / x.abs().max()).item() for part, x in pairs)
+
+
+HALVES = [(slice(0, 96), False), (slice(96, 192), True)]
+GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+CUDNN, FLASH, EFFICIENT = SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "backend", "kv_heads", "width", "values"),
+    [
+        ("cpu", torch.float32, FLASH, 4, 24, 24),
+        ("cpu", torch.float32, FLASH, 2, 24, 20),
+        pytest.param("cuda", torch.bfloat16, CUDNN, 2, 64, 64, marks=GPU),
+        pytest.param("cuda", torch.bfloat16, CUDNN, 4, 192, 128, marks=GPU),
+        pytest.param("cuda", torch.bfloat16, FLASH, 2, 128, 128, marks=GPU),
+        pytest.param("cuda", torch.bfloat16, FLASH, 4, 192, 128, marks=GPU),
+        pytest.param("cuda", torch.float32, EFFICIENT, 2, 64, 64, marks=GPU),
+        pytest.param("cuda", torch.float32, EFFICIENT, 4, 24, 20, marks=GPU),
+    ],
+)
+def test_attention_in_parts_is_that_of_the_whole(device, dtype, backend, kv_heads, width, values):
+    how = (device, dtype, backend, kv_heads, width, values)
+    (told,) = run_ranks(1, from_parts, *how, backend="nccl" if device == "cuda" else "gloo")
+    assert told < (2e-2 if dtype == torch.bfloat16 else 1e-5)
+
+
 @pytest.mark.parametrize("how", HOW)
 def test_attention_of_shared_sequences_compiles_to_one_graph(how):
     assert max(run_ranks(2, largest_difference, how, 4, 20, True)) < 5e-6
@@ -104,18 +159,27 @@ def test_shared_sequences_equal_the_bare_module(world, kind, degrees, how, shape
         assert tiny.agree(told, reference(shape)), (told, reference(shape))
 
 
-@pytest.mark.parametrize("how", HOW)
-def test_recomputed_microbatches_equal_one_batch(how, reference):
-    train = functools.partial(tiny.through_strategy, degrees={"cp": 2}, context=how, shape="moe", checkpointing="full")
+@pytest.mark.parametrize(
+    ("degree", "how", "shape"),
+    [("tp", "all_gather", "dense"), ("tp", "ulysses", "mla"), ("pp", "all_gather", "mla"), ("pp", "ulysses", "dense")],
+)
+def test_shared_layers_or_stages_of_shared_sequences_equal_the_bare_module(degree, how, shape, reference):
+    train = functools.partial(tiny.through_strategy, degrees={"cp": 2, degree: 2}, context=how, shape=shape)
+    assert tiny.agree(run_ranks(4, train, "fsdp", 2)[0], reference(shape))
+
+
+@pytest.mark.parametrize(
+    ("how", "checkpointing"), [("all_gather", "selective"), ("all_gather", "full"), ("ulysses", "full")]
+)
+def test_recomputed_microbatches_equal_one_batch(how, checkpointing, reference):
+    train = functools.partial(
+        tiny.through_strategy, degrees={"cp": 2}, context=how, shape="moe", checkpointing=checkpointing
+    )
     assert tiny.agree(run_ranks(2, train, "fsdp", 2)[0], reference("moe"))
 
 
 def no_scatter(x: torch.Tensor, group: collectives.Group) -> torch.Tensor:
     return x[group.rank : group.rank + 1].clone()
-
-
-def nothing_moves(rows: torch.Tensor, *way: object) -> torch.Tensor:
-    return rows.clone()
 
 
 def spoiled(what: str, how: str) -> list[tuple[float, float]]:

@@ -41,7 +41,7 @@ class Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         result = operation(*args, **(kwargs or {}))
-        self.operations[operation.overloadpacket if isinstance(operation, torch._ops.OpOverload) else operation] += 1
+        self.operations[str(operation).removesuffix(".default")] += 1
         for tensor in tree_iter(result):
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
@@ -77,13 +77,12 @@ def test_selective_checkpointing_keeps_less_than_all_and_more_than_full(watches)
 
 
 def test_selective_checkpointing_repeats_the_rest_but_no_product_and_no_attention(watches):
-    aten = torch.ops.aten
     (_, forward, plain), (_, _, selective), (_, _, full) = (watches[how] for how in HOWS)
-    for dear in (aten.mm, aten._grouped_mm, aten._scaled_dot_product_flash_attention_for_cpu):
+    for dear in ("aten.mm", "aten._grouped_mm", "aten._scaled_dot_product_flash_attention_for_cpu"):
         assert selective[dear] == plain[dear]
         assert full[dear] > plain[dear] or not forward[dear]
-    for cheap in (aten.silu, aten.rsqrt):
-        assert selective[cheap] == full[cheap] == plain[cheap] + forward[cheap]
+    assert forward["aten.mm"] and forward["aten._scaled_dot_product_flash_attention_for_cpu"]
+    assert selective["aten.silu"] == full["aten.silu"] == plain["aten.silu"] + forward["aten.silu"]
 
 
 @pytest.mark.parametrize("how", ["selective", "full"])
@@ -103,7 +102,7 @@ def exchanged(shape, degrees, how):
     batch = tiny.data(*trained.coordinates, 1, CPU).batch(1)
     with Watch() as watch:
         trained.forward_backward(batch)
-    return {str(name): count for name, count in watch.operations.items() if str(name).startswith("_c10d_functional.")}
+    return {name: count for name, count in watch.operations.items() if name.startswith("_c10d_functional.")}
 
 
 @pytest.mark.parametrize(
@@ -123,6 +122,9 @@ def compiled(how):
     model = Transformer(**tiny.DENSE)
     initialize(model, tiny.DENSE["layers"], tiny.SEED, CPU)
     checkpoint_blocks(model, how)
+    # what decides on memory comes before code is generated, which would take a minute
+    backend = "aot_eager_decomp_partition"
+    torch.nn.Module.compile = functools.partialmethod(torch.nn.Module.compile, backend=backend)
     compile_blocks(model)
     ((tokens, targets),) = tiny.data(0, 1, 1, CPU).batch(1)
     model(tokens)  # compiled without the hooks
@@ -139,7 +141,6 @@ def compiled(how):
     return sum(kept.values()), math.sqrt(sum(p.grad.double().square().sum().item() for p in model.parameters()))
 
 
-@pytest.mark.slow
 def test_compiled_blocks_keep_what_their_checkpointing_says():
     (none, norm), (selective, selective_norm), (full, full_norm) = (run_ranks(1, compiled, how)[0] for how in HOWS)
     assert none > selective > full
@@ -148,39 +149,44 @@ def test_compiled_blocks_keep_what_their_checkpointing_says():
     assert full_norm == pytest.approx(norm, rel=1e-5)
 
 
-def trained_parts(kind, steps, **how):
-    """This rank's parameters and moments after some steps."""
-    trained = tiny.build(kind, CPU, **how)
-    batches = tiny.data(*trained.coordinates, 1, CPU)
-    for step in range(1, steps + 1):
-        trained.forward_backward(batches.batch(step))
-        trained.update(tiny.LR)
+def after_a_step(kind, state):
+    """This rank's parameters and moments after one step."""
+    trained = tiny.build(kind, CPU, state=state)
+    trained.forward_backward(tiny.data(*trained.coordinates, 1, CPU).batch(1))
+    trained.update(tiny.LR)
     parameters = list(trained.model.parameters())
     states = [trained.optimizer.state[parameter] for parameter in parameters]
-    local = optimizers.local
-    moments = [[local(state[name]).detach() for state in states] for name in ("exp_avg", "exp_avg_sq")]
-    return [local(parameter).detach().clone() for parameter in parameters], moments
+    moments = [optimizers.local(state[name]) for state in states for name in ("exp_avg", "exp_avg_sq")]
+    return [optimizers.local(parameter.detach()) for parameter in parameters], moments
+
+
+def halved_and_the_same(kind):
+    (parameters, moments), (same, halves) = (after_a_step(kind, state) for state in (torch.float32, torch.bfloat16))
+    assert all(torch.equal(one, other) for one, other in zip(parameters, same, strict=True))
+    assert all(torch.equal(half, moment.bfloat16()) for half, moment in zip(halves, moments, strict=True))
+    return sum(moment.nbytes for moment in moments), sum(half.nbytes for half in halves)
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_bf16_state_halves_the_moments_and_leaves_the_first_step_alone(kind):
-    def both():
-        wide, narrow = (trained_parts(kind, 1, state=state) for state in (torch.float32, torch.bfloat16))
-        return wide, narrow
-
-    for (parameters, moments), (same, halved) in run_ranks(2, both):
-        assert all(torch.equal(one, other) for one, other in zip(parameters, same, strict=True))
-        for of_parameters, narrow in zip(moments, halved, strict=True):
-            for moment, half in zip(of_parameters, narrow, strict=True):
-                assert half.dtype == torch.bfloat16
-                assert half.nbytes == moment.nbytes // 2
-                assert torch.equal(half, moment.to(torch.bfloat16))
+    for size, half in run_ranks(2, halved_and_the_same, kind):
+        assert size == 2 * half > 0
 
 
-@pytest.mark.parametrize("how", [{}, {"degrees": {"tp": 2}}, {"shape": "moe", "degrees": {"ep": 2}}], ids=str)
-def test_training_with_bf16_state_stays_near_that_with_fp32_state(how):
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        ("fsdp", {}),
+        ("fsdp", {"degrees": {"tp": 2}}),
+        ("fsdp", {"shape": "moe", "degrees": {"ep": 2}}),
+        ("zero2", {}),
+        ("zero3", {}),
+    ],
+    ids=str,
+)
+def test_training_with_bf16_state_stays_near_that_with_fp32_state(kind, how):
     wanted = reference(how.get("shape", "dense"))
-    told = train("fsdp", state=torch.bfloat16, **how)
+    told = train(kind, state=torch.bfloat16, **how)
     assert not tiny.agree(told, wanted)
     for (loss, norm), (wanted_loss, wanted_norm) in zip(told, wanted, strict=True):
         assert loss == pytest.approx(wanted_loss, abs=1e-3)
@@ -200,20 +206,23 @@ def test_bf16_moments_decay_where_no_gradient_comes():
     assert ((decay > 0.5 * 0.95**100) & (decay < 2 * 0.95**100)).all()
 
 
-def test_parameters_taken_a_few_at_a_time_are_stepped_as_all_at_once(monkeypatch):
+def test_few_elements_at_a_time_are_stepped_as_all_at_once(monkeypatch):
     def stepped(together):
         monkeypatch.setattr(optimizers, "TOGETHER", together)
         chance = torch.Generator().manual_seed(0)
-        shapes = [(4, 8), (16,), (0, 3), (300,), (2, 2)]
+        shapes = [(4, 8), (16,), (0, 3), (300,), (7, 9), (2, 2)]
         parameters = [torch.nn.Parameter(torch.randn(shape, generator=chance)) for shape in shapes]
         optimizer = optimizers.NarrowAdamW(parameters, betas=(0.9, 0.95), moments=torch.bfloat16)
         for _ in range(3):
             for parameter in parameters:
                 parameter.grad = torch.randn(parameter.shape, generator=chance)
+            bunches = list(
+                optimizers.bunches(piece for parameter in parameters for piece in optimizer.pieces(parameter))
+            )
+            assert all(sum(piece[0].numel() for piece in bunch) <= together for bunch in bunches)
             optimizer.step()
         return parameters
 
-    assert len(list(optimizers.bunches([torch.zeros(300), torch.zeros(2), torch.zeros(1)]))) == 1
     for one, other in zip(stepped(1 << 26), stepped(40), strict=True):
         assert torch.equal(one, other)
 

@@ -2,7 +2,6 @@
 
 import functools
 from collections import Counter
-from math import prod
 from unittest import mock
 
 import pytest
@@ -60,19 +59,17 @@ def test_tied_embeddings_stay_tied(kind):
     assert tiny.agree(trained(2, tuple(KINDS), tied=True)[kind], bare(tied=True))
 
 
-def silent(kind):
-    """The kind whose gradients stay where they are."""
+class Silent:
+    """Gradients stay where they are."""
 
-    class Silent(kind):
-        def backward(self, loss):
-            backend = zero.deepspeed.comm.comm.cdb
-            with (
-                mock.patch.object(backend, "all_reduce", lambda *arguments, **how: None),
-                mock.patch.object(backend, "reduce_scatter_tensor", lambda *arguments, **how: None),
-            ):
-                super().backward(loss)
+    def backward(self, loss):
+        with mock.patch.multiple(
+            zero.deepspeed.comm.comm.cdb, all_reduce=mock.DEFAULT, reduce_scatter_tensor=mock.DEFAULT
+        ):
+            super().backward(loss)
 
-    return Silent
+
+SILENT = {name: type(name, (Silent, kind), {}) for name, kind in KINDS.items()}
 
 
 def double(strategy):
@@ -81,14 +78,14 @@ def double(strategy):
             gradient.mul_(2)
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_missing_reduction_is_noticed(kind):
-    assert not tiny.agree(run_ranks(2, tiny.through_strategy, silent(kind))[0], bare())
+    assert not tiny.agree(trained(2, tuple(SILENT.values()))[SILENT[kind]], bare())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_doubled_gradients_are_noticed(kind):
-    assert not tiny.agree(run_ranks(2, tiny.through_strategy, kind, 1, double)[0], bare())
+    assert not tiny.agree(trained(2, tuple(KINDS), spoil=double)[kind], bare())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -99,28 +96,29 @@ def test_bf16_differs_from_fsdp_by_rounding_alone(kind):
         assert norm == pytest.approx(other_norm, rel=1e-3)
 
 
-def masters(kind, compute):
-    """Every parameter's fp32 master as DeepSpeed puts it together, by the parameter's name in the bare module."""
-    engine = tiny.build(kind, CPU, compute=compute).engine
+def masters(compute):
+    """By kind every parameter's fp32 master, as DeepSpeed puts it together, by its name in the bare module."""
     return {
-        ".".join(part for part in name.split(".") if not part.startswith("_")): (
-            zero.deepspeed.utils.safe_get_full_fp32_param(parameter).numpy()
-        )
-        for name, parameter in engine.module.named_parameters()
+        kind: {
+            ".".join(part for part in name.split(".") if not part.startswith("_")): (
+                zero.deepspeed.utils.safe_get_full_fp32_param(parameter).numpy()
+            )
+            for name, parameter in tiny.build(kind, CPU, compute=compute).engine.module.named_parameters()
+        }
+        for kind in KINDS
     }
 
 
 @pytest.mark.parametrize("compute", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_masters_begin_with_the_exact_fp32_values(kind, compute):
-    """Three ranks split no parameter evenly."""
-    found = run_ranks(3, masters, kind, compute)[0]
+def test_masters_begin_with_the_exact_fp32_values(compute):
+    """Three ranks split no matrix evenly."""
     model = Transformer(**tiny.DENSE)
     initialize(model, tiny.DENSE["layers"], tiny.SEED, CPU)
     wanted = dict(model.named_parameters())
-    assert found.keys() == wanted.keys()
-    for name, parameter in wanted.items():
-        assert (found[name] == parameter.detach().numpy()).all(), name
+    for kind, found in run_ranks(3, masters, compute)[0].items():
+        assert found.keys() == wanted.keys(), kind
+        for name, parameter in wanted.items():
+            assert (found[name] == parameter.detach().numpy()).all(), (kind, name)
 
 
 class Held(TorchDispatchMode):
@@ -161,54 +159,50 @@ def test_split_parameters_never_stand_whole_together():
 
 
 class Collectives(TorchDispatchMode):
-    """Adds up elements: of what is reduced, of what is gathered in the end."""
+    """Adds up elements: of what is reduced, of what is gathered in the end; scalars left out."""
 
-    def __init__(self):
+    def __init__(self, labels):
         super().__init__()
-        self.elements = Counter()
+        self.labels, self.elements = labels, Counter()
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
         if function.namespace == "c10d":
-            tensors = [x for one in arguments for x in (one if isinstance(one, list) else [one])]
-            whole = max((x for x in tensors if isinstance(x, torch.Tensor)), key=torch.Tensor.numel)
-            if whole.numel() > 100:
-                self.elements[function._overloadpacket.__name__, whole.dtype] += whole.numel()
+            given = [x for one in arguments for x in (one if isinstance(one, list) else [one])]
+            whole = max((x for x in given if isinstance(x, torch.Tensor)), key=torch.Tensor.numel)
+            group = next(x for x in given if isinstance(x, torch.ScriptObject) and "ProcessGroup" in str(x._type()))
+            label, _ = self.labels[torch.distributed.ProcessGroup.unbox(group).group_name]
+            if whole.numel() > 1:
+                self.elements[label, function._overloadpacket.__name__, whole.dtype] += whole.numel()
         return function(*arguments, **(options or {}))
 
 
+WIDE = {**tiny.DENSE, "vocab_size": 1024}
+
+
 def collectives(kind):
-    tiny.SHAPES["wide"] = {**tiny.DENSE, "vocab_size": 1024}
     strategy = tiny.build(kind, CPU, shape="wide", compute=torch.bfloat16, microbatches=2)
     data = tiny.data(*strategy.coordinates, 2, CPU)
     for step in (1, 2, 3):
-        with Collectives() as seen:
+        with Collectives(strategy.mesh.labels) as seen:
             strategy.forward_backward(data.batch(step))
             strategy.update(tiny.LR)
     return dict(seen.elements)
 
 
-WIDE = {name: prod(p.shape) for name, p in Transformer(**{**tiny.DENSE, "vocab_size": 1024}).named_parameters()}
-ALL, LAST = sum(WIDE.values()), WIDE["norm.weight"] + WIDE["output.weight"]
-
-
-@pytest.mark.parametrize(
-    ("kind", "wanted"),
-    [
-        ("zero1", {("allreduce_", torch.float32): ALL, ("_allgather_base_", torch.bfloat16): ALL}),
-        ("zero2", {("allreduce_", torch.float32): 2 * ALL, ("_allgather_base_", torch.bfloat16): ALL}),
-        (
-            "zero3",
-            {
-                ("_reduce_scatter_base_", torch.float32): 2 * ALL,
-                # for forward and for backward, save what backward begins with, in each of two microbatches
-                ("_allgather_base_", torch.bfloat16): 2 * (2 * ALL - LAST),
-            },
-        ),
-    ],
-    ids=KINDS,
-)
-def test_gradients_travel_in_fp32_and_parameters_in_bf16(kind, wanted):
-    assert run_ranks(2, collectives, kind)[0] == wanted
+def test_gradients_travel_in_fp32_and_parameters_in_bf16(monkeypatch):
+    monkeypatch.setitem(tiny.SHAPES, "wide", WIDE)
+    elements = {name: parameter.numel() for name, parameter in Transformer(**WIDE).named_parameters()}
+    every, last = sum(elements.values()), elements["norm.weight"] + elements["output.weight"]
+    reduced, scattered = ("dp", "allreduce_", torch.float32), ("dp", "_reduce_scatter_base_", torch.float32)
+    gathered = ("dp", "_allgather_base_", torch.bfloat16)
+    wanted = {
+        "zero1": {reduced: every, gathered: every},
+        # in each of two microbatches
+        "zero2": {reduced: 2 * every, gathered: every},
+        # for forward and for backward, save what backward begins with
+        "zero3": {scattered: 2 * every, gathered: 2 * (2 * every - last)},
+    }
+    assert run_ranks(2, lambda: {kind: collectives(kind) for kind in KINDS})[0] == wanted
 
 
 def test_deepspeed_prints_nothing(capfd):

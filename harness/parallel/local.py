@@ -1,0 +1,36 @@
+"""DTensor parameters whose module computes with this rank's local tensors, free of DTensor's cost per operation."""
+
+from functools import cache, partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed.tensor import Partial
+
+
+def use_local(module: nn.Module, dimensions: int = 1) -> None:
+    """Let the module's forward see its own parameters, DTensors on a mesh of `dimensions`, as local tensors.
+
+    Where ranks hold the same of a parameter, their gradients are summands.
+    """
+    kind: Any = type(module)
+    module.__class__ = using_local(kind, tuple(module._parameters), dimensions)
+
+
+@cache
+def using_local(kind: Any, names: tuple[str, ...], dimensions: int) -> Any:
+    """The class with parameters of these names seen as local tensors; one for all, so that they compile as one."""
+    seen = {name: property(partial(local, name=name, dimensions=dimensions)) for name in names}
+    return type(kind.__name__, (kind,), seen)
+
+
+def local(module: nn.Module, name: str, dimensions: int) -> Tensor:
+    """A parameter as forward sees it."""
+    parameter: Any = module._parameters[name]
+    if parameter.device_mesh.ndim > dimensions:
+        # fully_shard looks its own shards up by the same name, outside forward
+        seen: Tensor = parameter
+    else:
+        seen = parameter.to_local(
+            grad_placements=[Partial() if held.is_replicate() else held for held in parameter.placements]
+        )
+    return seen

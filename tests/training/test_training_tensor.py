@@ -1,0 +1,193 @@
+"""Layers split over ranks train as whole ones do, move what they must and no more, and a test would notice if not."""
+
+import functools
+from collections import Counter
+
+import pytest
+import tiny_training as tiny
+import torch
+from ranks import run_ranks
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.models.layers import Linear, RMSNorm
+from harness.parallel import local, tensor
+
+# four ranks need four heads; nothing here divides by two and two ranks alike
+tiny.SHAPES["dense_4"] = {**tiny.DENSE, "kv_heads": 4}
+tiny.SHAPES["moe_4"] = {**tiny.MOE, "kv_heads": 4}
+UNEVEN = {"dim": 65, "ffn_dim": 162, "vocab_size": 258, "kv_lora_rank": 31, "experts": 5, "expert_ffn_dim": 94}
+tiny.SHAPES["uneven"] = {**tiny.MLA, **UNEVEN}
+
+
+@functools.cache
+def reference(shape="dense", tied=False):
+    """The bare module's steps."""
+    return run_ranks(1, tiny.bare, shape, tied)[0]
+
+
+def trained(world, accumulation=1, kind="fsdp", degrees=None, **how):
+    """What the first rank tells; all tell the same."""
+    train = functools.partial(tiny.through_strategy, degrees=degrees or {"tp": 2}, **how)
+    first, *others = run_ranks(world, train, kind, accumulation)
+    assert all(told == first for told in others)
+    return first
+
+
+PARITY = [
+    ("fsdp", {"tp": 2}, "dense"),
+    ("fsdp", {"tp": 2}, "moe"),
+    ("fsdp", {"tp": 2}, "mla"),
+    ("fsdp", {"tp": 2}, "uneven"),
+    ("fsdp", {"tp": 4}, "dense_4"),
+    ("fsdp", {"tp": 4}, "moe_4"),
+    ("fsdp", {"tp": 4}, "mla"),
+    ("hsdp", {"replicas": 2, "tp": 2}, "dense"),
+    ("hsdp", {"replicas": 2, "tp": 2}, "moe"),
+    ("hsdp", {"replicas": 2, "tp": 2}, "mla"),
+    ("fsdp", {"cp": 2, "tp": 2}, "moe"),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "degrees", "shape"),
+    PARITY,
+    ids=["-".join([kind, *(f"{name}{size}" for name, size in d.items()), shape]) for kind, d, shape in PARITY],
+)
+def test_split_layers_equal_the_bare_module(kind, degrees, shape):
+    told = trained(4, kind=kind, degrees=degrees, shape=shape)
+    assert tiny.agree(told, reference(shape)), (told, reference(shape))
+
+
+@pytest.mark.parametrize("shape", ["moe", "mla"])
+def test_recomputed_microbatches_equal_one_batch(shape):
+    assert tiny.agree(trained(2, 2, shape=shape, checkpointing="full"), reference(shape))
+
+
+def test_split_embeddings_stay_tied():
+    assert tiny.agree(trained(4, tied=True), reference(tied=True))
+
+
+def compiled():
+    """Training whose blocks and loss the compiler follows, without making code of them, which takes it minutes."""
+    torch.compile = functools.partial(torch.compile, backend="aot_eager")
+    torch.nn.Module.compile = functools.partialmethod(torch.nn.Module.compile, backend="aot_eager")
+    told = tiny.through_strategy("fsdp", degrees={"tp": 2}, compile=True)
+    counters = torch._dynamo.utils.counters
+    return told, sum(counters["graph_break"].values()), counters["stats"]["unique_graphs"]
+
+
+@pytest.mark.slow
+def test_all_blocks_are_one_compiled_graph_and_equal_the_bare_module():
+    told, breaks, graphs = run_ranks(2, compiled)[0]
+    assert tiny.agree(told, reference())
+    # that of a block, and that of the loss
+    assert (breaks, graphs) == (0, 2)
+
+
+OPERATIONS = GATHER, SCATTER, REDUCE = "all_gather_into_tensor", "reduce_scatter_tensor", "all_reduce"
+
+
+class Moved(TorchDispatchMode):
+    """Calls of collectives by tensor parallelism, by operation and bytes in nccl-tests' convention."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if DTensor in types:
+            return NotImplemented
+        result = function(*args, **(kwargs or {}))
+        if function.namespace == "_c10d_functional" and (name := function.name().partition("::")[2]) in OPERATIONS:
+            self.calls[name, max(args[0].nbytes, result.nbytes)] += 1
+        return result
+
+
+def moved(shape, checkpointing):
+    cpu = torch.device("cpu")
+    built = tiny.build("fsdp", cpu, {"tp": 2}, shape, compute=torch.bfloat16, checkpointing=checkpointing)
+    batch = tiny.data(*built.coordinates, 1, cpu).batch(1)
+    with Moved() as mode:
+        built.forward_backward(batch)
+    return mode.calls
+
+
+TOKENS, BF16, FP32, INT64 = tiny.SEQUENCES * tiny.SEQ, 2, 4, 8
+LAYERS, DIM = tiny.DENSE["layers"], tiny.DENSE["dim"]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
+def test_a_layer_gathers_its_input_once_and_scatters_its_sum_once(again):
+    """And so does its backward; the embedding only scatters, the head only gathers, the logits stay where they are."""
+    stream = TOKENS * DIM * BF16
+    assert run_ranks(2, moved, "dense", "full" if again else "none")[0] == {
+        (GATHER, stream): 4 * LAYERS + 2 + again * 2 * LAYERS,
+        # a block's last sum is not needed again
+        (SCATTER, stream): 4 * LAYERS + 2 + again * LAYERS,
+        # the highest logit, the sum of exponentials and the target's logit of each token
+        (REDUCE, TOKENS * FP32): 3,
+        # gradients of norms
+        (REDUCE, DIM * BF16): 2 * LAYERS + 1,
+    }
+
+
+def test_routes_and_latents_cost_next_to_nothing():
+    mla = tiny.MLA
+    routers, chosen = mla["layers"] - mla["dense_layers"], TOKENS * mla["experts_per_token"]
+    expected = Counter(run_ranks(2, moved, "dense", "none")[0])
+    expected[GATHER, chosen * BF16] += routers
+    expected[GATHER, chosen * INT64] += routers
+    expected[SCATTER, chosen * BF16] += routers
+    # gradients of what all ranks have whole
+    expected[REDUCE, mla["experts"] * DIM * BF16] += routers
+    expected[REDUCE, mla["kv_lora_rank"] * BF16] += mla["layers"]
+    expected[REDUCE, (mla["kv_lora_rank"] + mla["rope_head_dim"]) * DIM * BF16] += mla["layers"]
+    assert run_ranks(2, moved, "mla", "none")[0] == expected
+
+
+def own_summand(group, layer, inputs, output):
+    return output.chunk(group.size, 1)[group.rank]
+
+
+def own_gradients(kind, right=local.local):
+    """The gradients of what all ranks have whole, unsummed in modules of that kind."""
+
+    def wrong(module, name, dimensions):
+        parameter = module._parameters[name]
+        if not isinstance(module, kind) or parameter.device_mesh.ndim > dimensions:
+            return right(module, name, dimensions)
+        return parameter.to_local()
+
+    return wrong
+
+
+def counted_by_every_rank(router, group, route=tensor.route_in_parts):
+    route(router, group)
+    router.aux_share *= group.size
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "wrong", "shape"),
+    [
+        (tensor, "part_of_sum", own_summand, "dense"),
+        (local, "local", own_gradients(RMSNorm), "dense"),
+        (local, "local", own_gradients(Linear), "mla"),
+        (tensor, "route_in_parts", counted_by_every_rank, "moe"),
+    ],
+    ids=["sum of a layer", "gradients of norms", "gradients of gates and latents", "auxiliary gradients"],
+)
+def test_what_is_left_unsummed_or_summed_twice_is_noticed(module, name, wrong, shape, monkeypatch):
+    monkeypatch.setattr(module, name, wrong)
+    local.using_local.cache_clear()
+    told = run_ranks(2, functools.partial(tiny.through_strategy, degrees={"tp": 2}, shape=shape), "fsdp")
+    assert not any(tiny.agree(steps, reference(shape)) for steps in told)
+
+
+def double(built):
+    for parameter in built.model.parameters():
+        parameter.grad.mul_(2)
+
+
+def test_doubled_gradients_are_noticed():
+    assert not tiny.agree(trained(2, spoil=double), reference())
