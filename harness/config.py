@@ -72,9 +72,7 @@ class Parallel:
     pp: int = option(1, "pipeline parallel degree: stages of blocks", least=1)
     cp: int = option(1, "context parallel degree: ranks that share sequences", least=1)
     ep: int = option(1, "expert parallel degree: data and context ranks that share the experts", least=1)
-    schedule: str = option(
-        "1f1b", "pp: order of microbatches", choices=("1f1b", "gpipe", "interleaved", "zero_bubble")
-    )
+    schedule: str = option("1f1b", "pp: order of microbatches", choices=("1f1b", "gpipe", "interleaved", "zero_bubble"))
     virtual_stages: int = option(1, "pp: stages of one rank; interleaved and zero_bubble need 2 or more", least=1)
     context: str = option(
         "all_gather",

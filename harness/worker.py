@@ -23,8 +23,8 @@ from harness.models.attention import attention_kernels
 from harness.models.initialize import initialize
 from harness.models.transformer import Transformer, cross_entropy
 from harness.parallel.mesh import Degrees, Mesh
-from harness.parallel.registry import strategy
 from harness.parallel.options import Options
+from harness.parallel.registry import strategy
 from harness.parallel.strategy import Strategy
 from harness.plan.batch import accumulation, data_parallel, tokens_per_step
 from harness.recorder.clock import CudaClock, HostClock

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -15,6 +16,8 @@ class DDP(Strategy):
     def spread(self, part: Transformer, initialise: Callable[[nn.Module], None]) -> nn.Module:
         part.to_empty(device=self.device)
         initialise(part)
+        # blocks are compiled one by one; cut up where buckets end they would keep more activations
+        torch._dynamo.config.optimize_ddp = False
         ids = [self.device.index] if self.device.type == "cuda" else None
         # every rank counts its routers' loads by itself
         return DistributedDataParallel(
@@ -29,3 +32,7 @@ class DDP(Strategy):
         for part in self.parts:
             assert isinstance(part, DistributedDataParallel)
             part.require_backward_grad_sync = last
+
+    def clear(self) -> None:
+        # they stay in the buckets: those of several microbatches would else add up outside, and be there twice
+        self.optimizer.zero_grad(set_to_none=False)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -50,11 +51,11 @@ class Mesh:
         }
         lengths = {name: length for name, length in lengths.items() if length > 1 or name == "outer"}
         # else torch takes the group of all ranks for one as long: its traffic would wait for that of the gradients
-        own = {name: dist.get_backend() for name in lengths if name != "outer"}
+        own: dict[int | str, Any] = {name: dist.get_backend() for name in lengths if name != "outer"}
         self.root = init_device_mesh(
             device_type, tuple(lengths.values()), mesh_dim_names=tuple(lengths), backend_override=own
         )
-        self.flattened: dict[str, DeviceMesh] = {}
+        self.flattened: dict[tuple[str, ...], DeviceMesh] = {}
         # all groups are made here, on every rank in the same order
         self.fsdp = self._along("fsdp", ("outer", "inner", "cp"))
         self.everyone = self._along("gradients", ("replicate", "outer", "inner", "cp"))
@@ -126,7 +127,9 @@ class Mesh:
             ("dp", self.everyone),
             (shards, self.fsdp),
         ]
-        found = {dist.group.WORLD.group_name: ("world", dist.get_world_size())} if dist.group.WORLD else {}
+        found: dict[str, tuple[str, int]] = {}
+        if dist.group.WORLD is not None:
+            found[dist.group.WORLD.group_name] = ("world", dist.get_world_size())
         for label, mesh in meshes:
             if mesh is not None:
                 found[mesh.get_group().group_name] = (label, prod(mesh.shape))

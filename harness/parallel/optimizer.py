@@ -44,33 +44,12 @@ class NarrowAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Widen some of the moments, step with the fused kernel, narrow them again; then the next."""
+        """One step, some elements after others."""
         assert closure is None
         for group in self.param_groups:
             moved = [parameter for parameter in group["params"] if parameter.grad is not None]
             for some in bunches(piece for parameter in moved for piece in self.pieces(parameter)):
-                parameters, gradients, first, second, steps = (list(tensors) for tensors in zip(*some, strict=True))
-                wide_first, wide_second = (
-                    [moment.to(parameter.dtype) for moment, parameter in zip(moments, parameters, strict=True)]
-                    for moments in (first, second)
-                )
-                adamw_step(
-                    parameters,
-                    gradients,
-                    wide_first,
-                    wide_second,
-                    [],
-                    steps,
-                    fused=True,
-                    amsgrad=False,
-                    beta1=group["betas"][0],
-                    beta2=group["betas"][1],
-                    lr=group["lr"],
-                    weight_decay=group["weight_decay"],
-                    eps=group["eps"],
-                    maximize=False,
-                )
-                torch._foreach_copy_(first + second, wide_first + wide_second)
+                step_wide(some, group)
             for parameter in moved:
                 self.state[parameter]["step"] += 1
 
@@ -91,6 +70,32 @@ class NarrowAdamW(torch.optim.AdamW):
             state["exp_avg"] = torch.zeros_like(parameter, dtype=self.moments)
             state["exp_avg_sq"] = torch.zeros_like(parameter, dtype=self.moments)
         return state
+
+
+def step_wide(pieces: list[Piece], group: dict[str, Any]) -> None:
+    """Widen the moments, step with the fused kernel, narrow them again."""
+    parameters, gradients, first, second, steps = (list(tensors) for tensors in zip(*pieces, strict=True))
+    wide_first, wide_second = (
+        [moment.to(parameter.dtype) for moment, parameter in zip(moments, parameters, strict=True)]
+        for moments in (first, second)
+    )
+    adamw_step(
+        parameters,
+        gradients,
+        wide_first,
+        wide_second,
+        [],
+        steps,
+        fused=True,
+        amsgrad=False,
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        lr=group["lr"],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        maximize=False,
+    )
+    torch._foreach_copy_(first + second, wide_first + wide_second)
 
 
 def bunches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:

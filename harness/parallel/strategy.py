@@ -127,6 +127,10 @@ class Strategy(ABC):
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.clear()
         balance(self.parts, self.mesh)
         return norm
+
+    def clear(self) -> None:
+        """Forget the step's gradients."""
+        self.optimizer.zero_grad()

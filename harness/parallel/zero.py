@@ -148,6 +148,13 @@ class ZeRO1(ZeRO):
 
     stage = 1
 
+    def spread(self, part: Transformer, initialise: Callable[[nn.Module], None]) -> nn.Module:
+        engine = super().spread(part, initialise)
+        if self.device.type == "cuda":
+            # a gradient longer than a bucket is reduced where it is: freed meanwhile, its memory must not be used again
+            self.engine.optimizer._record_gradient_stream = Tensor.record_stream
+        return engine
+
 
 class ZeRO2(ZeRO):
     """As ZeRO-1, and a rank keeps gradients of its part alone, which are therefore reduced every microbatch."""

@@ -53,10 +53,13 @@ def _everything(config: Config, index: int) -> int:
 
     Both norms' inputs and outputs, what attention keeps, and of SwiGLU the two inner products and what enters the
     last one; without compilation also the SiLU's output. Norms' outputs are gathered whole by ranks that share layers.
+    With float8 what enters a projection is kept in float8, and what enters the last one of SwiGLU is made again.
     """
     model, tp = config.model, config.parallel.tp
-    inner = 3 if config.compile else 4
-    found = 2 * stream(config) + 2 * model.dim + (_attention(config) + inner * _hidden(model, index)) // tp
+    inner, normed = (3 if config.compile else 4), 2 * model.dim
+    if config.precision.float8:
+        inner, normed = inner - 1, normed // 2
+    found = 2 * stream(config) + normed + (_attention(config) + inner * _hidden(model, index)) // tp
     if has_experts(model, index):
         # a token's rows as they enter the experts and leave them; the router's input and scores in fp32
         wide = FP32 // COMPUTE_BYTES[config.precision.compute]

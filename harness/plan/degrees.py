@@ -112,10 +112,6 @@ def _check_experts(config: Config) -> None:
         return
     if not experts:
         raise ValueError(f"parallel.ep={ep}: must be 1, for model.name={config.model.name} has no experts")
-    if parallel.tp > 1:
-        raise ValueError(
-            f"parallel.ep={ep}: must be 1 with parallel.tp={parallel.tp}, for experts are either split or spread"
-        )
     if experts % ep:
         raise ValueError(f"model.experts={experts}: must be a multiple of parallel.ep={ep}")
     if ep % cp:

@@ -135,11 +135,12 @@ def _kept(config: Config, own: Share, waiting: dict[int, int]) -> int:
 def _logits(config: Config, own: Share, waiting: dict[int, int]) -> int:
     """Bytes of the logits and what the loss makes of them.
 
-    A compiled loss keeps the logits and their gradient in the compute type; otherwise there are three fp32 copies. Of
-    microbatches that wait for backward the last stage keeps all logits.
+    A compiled loss keeps the logits in the compute type, and backward makes as much of gradients; otherwise it keeps
+    an fp32 copy, and two more pass by. Of microbatches that wait for backward the last stage keeps all.
     """
     if not own.head:
         return 0
-    each = 2 * COMPUTE_BYTES[config.precision.compute] if config.compile else 3 * FP32
+    size = COMPUTE_BYTES[config.precision.compute]
+    kept, passing = (size, size) if config.compile else (FP32, 2 * FP32)
     count = batch.tokens(config) * config.model.vocab_size // config.parallel.tp
-    return count * each * waiting[own.blocks[-1]]
+    return count * (kept * waiting[own.blocks[-1]] + passing)

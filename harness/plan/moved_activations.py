@@ -28,6 +28,8 @@ def moved_activations(config: Config, stage: int = 0) -> Iterator[Moved]:
         yield from _pipeline(config, own)
     if parallel.ep > 1:
         yield from _experts(config, own)
+    if config.model.experts and config.model.balance != "none":
+        yield from _balance(config, own)
 
 
 def _tensor(config: Config, own: Share) -> Iterator[Moved]:
@@ -85,10 +87,27 @@ def _pipeline(config: Config, own: Share) -> Iterator[Moved]:
 def _experts(config: Config, own: Share) -> Iterator[Moved]:
     """Tokens to their experts and back, and their gradients; sizes are those of an even load."""
     model, parallel = config.model, config.parallel
-    routers = sum(has_experts(model, index) for index in own.blocks)
+    backwards = batch.accumulation(config) * sum(has_experts(model, index) for index in own.blocks)
+    forwards = backwards * (2 if config.activation_checkpointing == "full" else 1)
     rows = tokens(config) * model.experts_per_token
     sent = rows * model.dim * COMPUTE_BYTES[config.precision.compute]
-    calls = routers * batch.accumulation(config) * (6 if config.activation_checkpointing == "full" else 4)
     # ranks that share sequences and no more are one group with those that share experts
     label = "cp" if parallel.ep == parallel.cp else "ep"
-    yield Moved(label, parallel.ep, "all_to_all", sent, calls)
+    yield Moved(label, parallel.ep, "all_to_all", sent, 2 * forwards + 2 * backwards)
+    # how many rows come is told first
+    yield Moved(label, parallel.ep, "all_to_all", model.experts * INT64, forwards)
+
+
+def _balance(config: Config, own: Share) -> Iterator[Moved]:
+    """How many tokens experts took: of a sequence over the ranks that share it, or of a step over those of a stage."""
+    model, parallel = config.model, config.parallel
+    routers = sum(has_experts(model, index) for index in own.blocks)
+    if model.balance == "bias":
+        ranks = batch.data_parallel(config) * parallel.cp * parallel.tp
+        label = "stage" if parallel.tp > 1 else "dp"
+        yield Moved(label, ranks, "all_reduce", routers * model.experts * INT64, 1)
+        return
+    forwards = routers * batch.accumulation(config) * (2 if config.activation_checkpointing == "full" else 1)
+    for label in ("tp", "cp"):
+        counts = config.local_batch * model.experts * INT64
+        yield Moved(label, getattr(parallel, label), "all_reduce", counts, forwards)

@@ -60,7 +60,8 @@ def test_peaks_are_the_published_dense_ones(name: str, compute: str, tera: float
 
 def test_table_conf_and_reported_names_agree() -> None:
     choices = group("hardware")
-    assert choices == {name: {"name": name} for name in [*sorted(DEVICES), "auto"]}
+    assert {name: fields["name"] for name, fields in choices.items()} == {name: name for name in [*DEVICES, "auto"]}
+    assert all(set(fields) <= {"name", "gpus_per_node"} for fields in choices.values())
     assert set(REPORTED_NAMES.values()) == set(DEVICES)
 
 

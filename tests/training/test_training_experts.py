@@ -116,6 +116,30 @@ def test_order_by_expert_is_the_stable_one():
         assert by_expert(counts, int(counts.sum())).tolist() == numbers.argsort(stable=True).tolist()
 
 
+def idle_gradients(device: str, counts: list[int]) -> list[float]:
+    """The largest gradient of each expert's weights, of `counts` rows to each."""
+    generator = torch.Generator().manual_seed(4)
+    experts = Experts(dim=64, experts=len(counts), hidden=96)
+    for parameter in experts.parameters():
+        parameter.data.normal_(generator=generator)
+    experts.to(device)
+    rows = torch.randn(sum(counts), 64, generator=generator).to(device, torch.bfloat16).requires_grad_()
+    done = experts.products(rows, torch.tensor(counts, device=device))
+    done.backward(torch.ones_like(done))
+    assert rows.grad.isfinite().all()
+    return torch.stack([parameter.grad.abs().amax((1, 2)) for parameter in experts.parameters()]).amax(0).tolist()
+
+
+GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
+@pytest.mark.parametrize("counts", [[5, 0, 3, 0], [0, 0, 0, 7], [0, 0, 0, 0]], ids=str)
+def test_experts_without_tokens_get_gradients_of_zero(device, counts):
+    (told,) = run_ranks(1, idle_gradients, device, counts, backend="nccl" if device == "cuda" else "gloo")
+    assert [gradient > 0 for gradient in told] == [count > 0 for count in counts]
+
+
 def held(degrees: dict[str, int], shape: str) -> dict[str, list[int]]:
     trained = tiny.build("fsdp", torch.device("cpu"), degrees, shape)
     module = next(module for module in trained.model.modules() if isinstance(module, Experts))
