@@ -27,6 +27,7 @@ from harness.parallel.options import Options
 from harness.parallel.registry import strategy
 from harness.parallel.strategy import Strategy
 from harness.plan.batch import accumulation, data_parallel, tokens_per_step
+from harness.plan.model import parameters
 from harness.recorder.clock import CudaClock, HostClock
 from harness.recorder.events import EventWriter
 from harness.recorder.exchange import Exchange
@@ -212,7 +213,7 @@ def describe(
         "device_name": device_name(place.device),
         "hosts": hosts,
         "oversubscribed": place.local_world_size > available,
-        "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
+        "parameters": parameters(config.model),
         "tokens_per_step": tokens_per_step(config),
         "strategy": {
             "kind": config.parallel.kind,

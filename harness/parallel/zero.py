@@ -156,15 +156,10 @@ class ZeRO1(ZeRO):
         return engine
 
 
-class ZeRO2(ZeRO):
+class ZeRO2(ZeRO1):
     """As ZeRO-1, and a rank keeps gradients of its part alone, which are therefore reduced every microbatch."""
 
     stage = 2
-
-    def stage_settings(self, part: Transformer) -> dict[str, Any]:
-        # a gradient longer than a bucket would be freed, and its memory used again, while it is being reduced
-        largest = max(parameter.numel() for parameter in part.parameters())
-        return {**super().stage_settings(part), "reduce_bucket_size": max(BUCKET, largest)}
 
 
 class ZeRO3(ZeRO):
