@@ -15,7 +15,6 @@ import harness
 
 HARNESS = str(Path(sys.executable).with_name("harness"))
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.skipif(
         bool(os.environ.get("CUDA_VISIBLE_DEVICES")) or Path("/dev/nvidia0").exists(),

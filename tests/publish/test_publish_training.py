@@ -11,7 +11,7 @@ import wandb_stub
 
 HARNESS = str(Path(sys.executable).with_name("harness"))
 POINT = ["seq_len=64", "local_batch=2", "steps=20", "gpus_per_node=2", "study=mirrored"]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 
 def run(root: Path, mode: str, url: str = "") -> tuple[float, dict]:
