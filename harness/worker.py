@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import torch
 import torch.distributed as dist
@@ -53,6 +54,18 @@ class Place:
     nodes: int
     device_type: str
 
+    @classmethod
+    def here(cls, device_type: str) -> Self:
+        """This process's place, as torchrun's variables tell it."""
+        return cls(
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
+            local_rank=int(os.environ["LOCAL_RANK"]),
+            local_world_size=int(os.environ["LOCAL_WORLD_SIZE"]),
+            nodes=int(os.environ["GROUP_WORLD_SIZE"]),
+            device_type=device_type,
+        )
+
     @property
     def device(self) -> torch.device:
         return torch.device("cuda", self.local_rank) if self.device_type == "cuda" else torch.device("cpu")
@@ -67,16 +80,21 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("this point was planned on GPUs, and torch finds no usable CUDA device here")
-    place = Place(
-        rank=int(os.environ["RANK"]),
-        world_size=int(os.environ["WORLD_SIZE"]),
-        local_rank=int(os.environ["LOCAL_RANK"]),
-        local_world_size=int(os.environ["LOCAL_WORLD_SIZE"]),
-        nodes=int(os.environ["GROUP_WORLD_SIZE"]),
-        device_type=arguments.device,
-    )
     # all that trains lives in here and is gone before the group is: gloo can abort otherwise
-    run(arguments.run_dir, arguments.attempt, place, dict(os.environ))
+    run(arguments.run_dir, arguments.attempt, Place.here(arguments.device), dict(os.environ))
+    leave()
+
+
+def join(place: Place) -> None:
+    """Take the place's device and meet the other ranks."""
+    cuda = place.device_type == "cuda"
+    if cuda:
+        torch.cuda.set_device(place.device)
+    dist.init_process_group("nccl" if cuda else "gloo", device_id=place.device if cuda else None)
+
+
+def leave() -> None:
+    """Part from the other ranks, when nothing is left that trains."""
     gc.unfreeze()
     gc.collect()
     dist.barrier()
@@ -89,9 +107,7 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
     config = read_config(run_dir)
     device, folder = place.device, run_dir / "attempts" / str(attempt)
     cuda = device.type == "cuda"
-    if cuda:
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if cuda else "gloo", device_id=device if cuda else None)
+    join(place)
     mesh = Mesh(device.type, arranged(config))
     hosts = gather_hosts(place)
     rendezvous_s = time.perf_counter() - begin

@@ -50,7 +50,8 @@ def table(study: str, columns: Columns) -> str:
     """The ok points of a study, one row each."""
     with open(HERE / study / "points.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["status"] == "ok"]
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * 2 + "--:|" * (len(columns) - 2)]
+    rule = "".join("---|" if name in WORDS else "--:|" for name in columns)
+    lines = ["| " + " | ".join(columns) + " |", "|" + rule]
     lines += ["| " + " | ".join(show(row) for show in columns.values()) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
@@ -134,6 +135,9 @@ STRATEGY_COLUMNS: Columns = {
     "graph breaks": graph_breaks,
     "loss": losses,
 }
+WORDS = {"model", "parallel", "nccl", "with", "GB a step and rank", "loss"}
+"""Columns that are not numbers."""
+
 KINDS_OF_TABLES = {"table": COLUMNS, "strategies": STRATEGY_COLUMNS}
 
 

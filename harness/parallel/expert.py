@@ -76,9 +76,8 @@ def by_expert(counts: Tensor, rows: int) -> Tensor:
     return moves.repeat_interleave(lengths, output_size=rows) + torch.arange(rows, device=counts.device)
 
 
-def balance(parts: Sequence[nn.Module], mesh: Mesh) -> None:
-    """After a step, move the routers' biases towards an even load over all ranks of their stage."""
-    routers = [m for part in parts for m in part.modules() if isinstance(m, Router) and m.balance == "bias"]
+def balance(routers: Sequence[Router], mesh: Mesh) -> None:
+    """After a step, move the biases of a stage's routers towards an even load over all of its ranks."""
     if not routers:
         return
     loads = torch.stack([router.load for router in routers])

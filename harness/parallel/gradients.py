@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate
 
+from harness.parallel.local import local_part
 from harness.parallel.mesh import Mesh
 
 
@@ -29,25 +30,21 @@ class Gradients:
         self.whole = mesh.degrees.pp == 1 and all(count == ranks for count in held)
         self.shares = torch.tensor([1.0 / count for count in held], device=device)
 
-    def local(self) -> list[Tensor]:
-        """This rank's part of every gradient."""
-        found = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        assert len(found) == len(self.parameters), "a parameter got no gradient"
-        return [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in found]
+    def clip(self, most: float) -> Tensor:
+        """Scale the gradients down to the norm `most`, in place; returns the norm before that.
 
-    def norm(self) -> Tensor:
-        """The 2-norm over the whole model, a scalar on the device, the same on every rank.
-
-        Every rank adds the squares of its parts, divided by the number of ranks that hold the same part; one sum
-        over all ranks then counts every element once, over stages too.
+        The 2-norm over the whole model, a scalar on the device, the same on every rank: each adds the squares of its
+        parts, divided by the number of ranks that hold the same part, and one sum over all ranks then counts every
+        element once, over stages too.
         """
-        squares = torch.stack(torch._foreach_norm(self.local())).square()
+        found = [local_part(parameter.grad) for parameter in self.parameters if parameter.grad is not None]
+        assert len(found) == len(self.parameters), "a parameter got no gradient"
+        squares = torch.stack(torch._foreach_norm(found)).square()
         if self.whole:
-            return squares.sum().sqrt()
-        total = (squares * self.shares).sum()
-        dist.all_reduce(total)
-        return total.sqrt()
-
-    def clip(self, norm: Tensor, most: float) -> None:
-        """Scale gradients of norm `norm` down to `most`, in place."""
-        torch._foreach_mul_(self.local(), (most / (norm + 1e-6)).clamp(max=1.0))
+            total = squares.sum()
+        else:
+            total = (squares * self.shares).sum()
+            dist.all_reduce(total)
+        norm = total.sqrt()
+        torch._foreach_mul_(found, (most / (norm + 1e-6)).clamp(max=1.0))
+        return norm

@@ -1,10 +1,15 @@
-"""DTensor parameters whose module computes with this rank's local tensors, free of DTensor's cost per operation."""
+"""What this rank holds of DTensors, and modules that compute with it, free of DTensor's cost per operation."""
 
 from functools import cache, partial
 from typing import Any
 
 from torch import Tensor, nn
-from torch.distributed.tensor import Partial
+from torch.distributed.tensor import DTensor, Partial
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def use_local(module: nn.Module, dimensions: int = 1) -> None:

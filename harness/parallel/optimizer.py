@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim.adamw import adamw as adamw_step
 
+from harness.parallel.local import local_part
 from harness.parallel.options import Options
 
 TOGETHER = 1 << 26
@@ -57,7 +58,7 @@ class NarrowAdamW(torch.optim.AdamW):
         """This rank's part of a parameter, in several pieces where it is large."""
         assert parameter.grad is not None
         state = self.state_of(parameter)
-        whole = [local(x) for x in (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])]
+        whole = [local_part(x) for x in (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])]
         for piece in zip(*(x.view(-1).split(TOGETHER) for x in whole), strict=True):
             # a number of its own, since the fused step counts it
             yield *piece, state["step"].clone()
@@ -110,8 +111,3 @@ def bunches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         size += piece[0].numel()
     if bunch:
         yield bunch
-
-
-def local(tensor: Tensor) -> Tensor:
-    """This rank's part."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -16,10 +16,10 @@ from torch.distributed.pipelining import (
     ScheduleInterleavedZeroBubble,
 )
 from torch.distributed.pipelining.schedules import PipelineScheduleMulti, PipelineScheduleSingle
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.models.transformer import Transformer
+from harness.parallel.local import local_part
 from harness.parallel.options import Options
 from harness.plan.stages import layers_of, stages_of
 
@@ -103,8 +103,7 @@ class Pipeline:
         self.schedule.step(*inputs, target=targets, losses=losses, return_outputs=False)
         total = torch.zeros((), device=self.device)
         for loss in losses:
-            detached = loss.detach()
-            total += detached.to_local() if isinstance(detached, DTensor) else detached
+            total += local_part(loss.detach())
         return total * self.mesh.size()
 
     def build(self, tokens: Tensor) -> PipelineScheduleSingle | PipelineScheduleMulti:

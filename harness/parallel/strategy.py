@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from harness.models.experts import Router
 from harness.models.transformer import Transformer
@@ -15,6 +14,7 @@ from harness.parallel.context import ContextParallel
 from harness.parallel.expert import balance, spread_experts
 from harness.parallel.float8 import to_float8
 from harness.parallel.gradients import Gradients
+from harness.parallel.local import local_part
 from harness.parallel.mesh import Mesh
 from harness.parallel.optimizer import adamw
 from harness.parallel.options import Options
@@ -53,6 +53,7 @@ class Strategy(ABC):
             self.prepare(part)
             self.parts.append(self.spread(part, initialise))
         self.model = nn.ModuleList(self.parts)
+        self.routers = [m for m in self.model.modules() if isinstance(m, Router) and m.balance == "bias"]
         self.optimizer = self.build_optimizer()
         self.gradients = Gradients(self.model.parameters(), mesh, device)
         self.pipeline = Pipeline(self.parts, mesh.pp, device, options, self.loss) if mesh.pp is not None else None
@@ -112,8 +113,7 @@ class Strategy(ABC):
             self.synchronise(last=index == len(microbatches) - 1)
             loss = self.loss(self.parts[0](tokens), targets) / len(microbatches)
             self.backward(loss)
-            detached = loss.detach()
-            total += detached.to_local() if isinstance(detached, DTensor) else detached
+            total += local_part(loss.detach())
         return total
 
     def backward(self, loss: Tensor) -> None:
@@ -122,13 +122,12 @@ class Strategy(ABC):
 
     def update(self, lr: float) -> Tensor:
         """Clip, step at learning rate `lr`, clear; returns the global gradient norm before clipping, on the device."""
-        norm = self.gradients.norm()
-        self.gradients.clip(norm, self.options.grad_clip)
+        norm = self.gradients.clip(self.options.grad_clip)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
         self.clear()
-        balance(self.parts, self.mesh)
+        balance(self.routers, self.mesh)
         return norm
 
     def clear(self) -> None:

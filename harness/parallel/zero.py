@@ -138,7 +138,7 @@ class ZeRO(Strategy):
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.engine.step()
-        balance(self.parts, self.mesh)
+        balance(self.routers, self.mesh)
         # a number where DeepSpeed has found infinity and left out the step
         return torch.as_tensor(self.engine.get_global_grad_norm(), device=self.device)
 

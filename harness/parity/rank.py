@@ -6,8 +6,6 @@ FOLDER/told.json.
 
 import argparse
 import dataclasses
-import gc
-import os
 from pathlib import Path
 
 import torch
@@ -23,7 +21,7 @@ from harness.parity.bare import train_bare
 from harness.parity.compare import Told
 from harness.plan.batch import tokens_per_step
 from harness.training.data import source
-from harness.worker import arranged, build, open_data, read_config
+from harness.worker import Place, arranged, build, join, leave, open_data, read_config
 
 
 @record
@@ -34,23 +32,17 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), required=True)
     arguments = parser.parse_args()
     config = read_config(arguments.folder)
-    cuda = arguments.device == "cuda"
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
+    place = Place.here(arguments.device)
     # no TF32: its products differ in the fourth digit with their shapes
     torch.set_float32_matmul_precision("highest")
     if arguments.bare:
-        alone(config, device).write(arguments.folder / "told.json")
+        alone(config, place.device).write(arguments.folder / "told.json")
         return
-    dist.init_process_group("nccl" if cuda else "gloo", device_id=device if cuda else None)
-    told = together(config, device)
-    if dist.get_rank() == 0:
+    join(place)
+    told = together(config, place.device)
+    if place.rank == 0:
         told.write(arguments.folder / "told.json")
-    # all that trains is gone before the group is: gloo can abort otherwise
-    gc.collect()
-    dist.barrier()
-    dist.destroy_process_group()
+    leave()
 
 
 def together(config: Config, device: torch.device) -> Told:

@@ -38,17 +38,20 @@ class Moved:
 
 
 def moved_parameters(config: Config, stage: int = 0) -> Iterator[Moved]:
-    """What a rank of that pipeline rank moves of parameters and their gradients; ddp's buckets count as one call."""
+    """What a rank of that pipeline rank moves of parameters and their gradients; ddp's buckets count as one call.
+
+    Of other kinds nothing is known.
+    """
     own = share(config.model, config.parallel, stage)
     if config.parallel.kind == "ddp":
         ranks = batch.data_parallel(config) * config.parallel.cp
         yield Moved("dp", ranks, "all_reduce", FP32 * numbers(held(config.model, own), config.parallel), 1)
     elif config.parallel.kind in ("fsdp", "hsdp"):
         yield from _fsdp(config, own)
+    elif config.parallel.kind in ("zero1", "zero2"):
+        yield from _zero(config)
     elif config.parallel.kind == "zero3":
         yield from _zero3(config)
-    else:
-        yield from _zero(config)
 
 
 def _fsdp(config: Config, own: Share) -> Iterator[Moved]:

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from harness.plan.busbw import busbw
+from harness.plan.collectives import SMALL_BYTES
 
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "reduce", "send_recv")
-SMALL_BYTES = 64 * 1024
-"""Operations under this size carry control values, not gradients, and are kept apart; uneven ones never do."""
-
 CLASSES = 64
 """Kinds of operation (op, group, size, bytes) of a step that are told one by one."""
 
@@ -56,6 +54,7 @@ class Operation:
 
     @property
     def small(self) -> bool:
+        """Whether it carries control values; uneven ones never do."""
         return self.bytes < SMALL_BYTES and not self.uneven
 
 

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import tiny_training as tiny
 import torch
+from plan_configs import config
 from ranks import run_ranks
 
-from harness.config import Config, Data, Hardware, Launcher, Model, Nccl, Parallel, Precision, Record
+from harness.config import Config, Model, Parallel
 from harness.plan.collectives import calls_per_step, traffic
 from harness.recorder.gloo import GlooSampler
 from harness.recorder.operations import StepOperations
@@ -91,15 +92,10 @@ def planned(ranks: int, kind: str, microbatches: int, how: Mapping[str, Any]) ->
     parallel = Parallel(kind, kind, **{name: value for name, value in how.items() if name not in OPTIONS})
     data_ranks = ranks // (parallel.tp * parallel.pp * parallel.cp)
     local_batch = tiny.SEQUENCES // data_ranks // microbatches
-    return Config(
+    return config(
+        compute=compute,
         model=Model("tiny", **shape),
         parallel=parallel,
-        precision=Precision(compute, compute),
-        data=Data("bytes", "bytes"),
-        nccl=Nccl("default"),
-        launcher=Launcher("local", "local"),
-        record=Record("default"),
-        hardware=Hardware("auto"),
         gpus_per_node=ranks,
         scaling="strong",
         global_batch=local_batch * data_ranks * microbatches,

@@ -18,6 +18,7 @@ from harness.models.transformer import Transformer, cross_entropy
 from harness.parallel import optimizer as optimizers
 from harness.parallel.checkpointing import checkpoint_blocks
 from harness.parallel.compilation import compile_blocks
+from harness.parallel.local import local_part
 
 HOWS = ("none", "selective", "full")
 CPU = torch.device("cpu")
@@ -156,8 +157,8 @@ def after_a_step(kind, state):
     trained.update(tiny.LR)
     parameters = list(trained.model.parameters())
     states = [trained.optimizer.state[parameter] for parameter in parameters]
-    moments = [optimizers.local(state[name]) for state in states for name in ("exp_avg", "exp_avg_sq")]
-    return [optimizers.local(parameter.detach()) for parameter in parameters], moments
+    moments = [local_part(state[name]) for state in states for name in ("exp_avg", "exp_avg_sq")]
+    return [local_part(parameter.detach()) for parameter in parameters], moments
 
 
 def halved_and_the_same(kind):

@@ -1,4 +1,4 @@
-"""Configurations for the tests of harness.plan, without Hydra."""
+"""Configurations without Hydra."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,7 @@ import yaml
 
 from harness.config import Config, Data, Hardware, Launcher, Model, Nccl, Parallel, Precision, Record
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def group(name: str) -> dict[str, dict[str, Any]]:
