@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import torch.distributed as dist
 def _rank(function: Callable[..., Any], rank: int, world: int, file: str, backend: str, results: Any, arguments: Any):
     try:
         torch.set_num_threads(1)
+        if "torch._dynamo" in sys.modules:  # a rank counts its own graphs, not those compiled before the fork
+            torch._dynamo.utils.counters.clear()
         # as torchrun tells it, and DeepSpeed asks
         os.environ["LOCAL_RANK"] = str(rank)
         device = None
