@@ -32,7 +32,7 @@ class Model:
 
     name: str = option(FROM_GROUP, "the shape's name, as in slugs and reports")
     dim: int = option(FROM_GROUP, "width of the residual stream", least=1)
-    layers: int = option(FROM_GROUP, "number of blocks", least=1)
+    layers: int = option(FROM_GROUP, "number of blocks", least=1, most=10_000)
     heads: int = option(FROM_GROUP, "query heads", least=1)
     kv_heads: int = option(FROM_GROUP, "key and value heads; a divisor of heads", least=1)
     head_dim: int = option(FROM_GROUP, "width of one head; even, for the rotary embedding", least=2)
@@ -66,7 +66,9 @@ class Parallel:
 
     name: str = option(FROM_GROUP, "the strategy's name, as in slugs and reports")
     kind: str = option(FROM_GROUP, "data-parallel kind", choices=tuple(KINDS))
-    reshard: bool = option(True, "fsdp, hsdp: free gathered parameters after each block's forward")
+    reshard: bool = option(
+        True, "fsdp, hsdp: free gathered parameters after each block's forward; a pipeline never does"
+    )
     replicas: int = option(1, "hsdp: copies of the model, each sharded over its share of the data ranks", least=1)
     tp: int = option(1, "tensor parallel degree: ranks of one host that share layers", least=1)
     pp: int = option(1, "pipeline parallel degree: stages of blocks", least=1)

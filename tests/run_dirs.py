@@ -108,7 +108,7 @@ def make_start(config: Config, time: float, attempt: int = 0, **changes: Any) ->
         "tokens_per_step": tokens_per_step(config),
         "strategy": {"name": config.parallel.name},
         "data": {"name": config.data.name, "sha256": None, "tokens": None},
-        "types": dict.fromkeys(("parameters", "compute", "reduce", "accumulate", "master"), "fp32"),
+        "types": dict.fromkeys(("parameters", "compute", "reduce", "accumulate", "master", "moments"), "fp32"),
         "versions": {"python": "3.11", "torch": "2.13", "cuda": None, "nccl": None, "driver": None},
         "nccl": {"version": None, "transports": None, "network": None, "env": {}},
         "topology": None,

@@ -45,7 +45,32 @@ MLA = {
     "balance_rate": 0.001,
 }
 SHAPES = {"dense": DENSE, "moe": MOE, "mla": MLA}
+"""Every kind of model: what holds for one is tested for all."""
+
+SPECIAL = {
+    # four ranks need four heads
+    "dense_4": {**DENSE, "kv_heads": 4},
+    "moe_4": {**MOE, "kv_heads": 4},
+    # nothing divides by two and two ranks alike
+    "uneven": MLA
+    | {"dim": 65, "ffn_dim": 162, "vocab_size": 258, "kv_lora_rank": 31, "experts": 5, "expert_ffn_dim": 94},
+    # fewer experts on a rank than ranks that hold the same ones
+    "few": {**MOE, "experts": 2, "experts_per_token": 1},
+    "eight_layers": {**DENSE, "layers": 8},
+    "five_layers": {**DENSE, "layers": 5},
+    # a head larger than a block, which changes what DeepSpeed prefetches
+    "wide": {**DENSE, "vocab_size": 1300},
+    "mla_wide": {**MLA, "vocab_size": 1300},
+    "one_layer": {**DENSE, "layers": 1},
+}
+"""Models that single tests ask for by name."""
+
 STEPS, LR, SEED, SEQUENCES, SEQ = 5, 3e-4, 7, 8, 64
+
+
+def sizes(shape: str = "dense", tied: bool = False) -> dict[str, Any]:
+    """What Transformer is told of a shape."""
+    return {**(SHAPES | SPECIAL)[shape], "tied_embeddings": tied}
 
 
 def options(**changes: Any) -> Options:
@@ -87,14 +112,14 @@ def build(
     **changes: Any,
 ) -> Strategy:
     """A strategy over all ranks: those that `degrees` does not take share the model and train on different data."""
-    chosen, sizes = options(**changes), {**SHAPES[shape], "tied_embeddings": tied}
+    chosen, fields = options(**changes), sizes(shape, tied)
     with torch.device("meta"):
-        model = Transformer(**sizes, compute=chosen.compute)
+        model = Transformer(**fields, compute=chosen.compute)
     built = strategy(kind) if isinstance(kind, str) else kind
     given = Degrees(**(degrees or {}))
     shard = torch.distributed.get_world_size() // (given.replicas * given.cp * given.tp * given.pp)
     mesh = Mesh(device.type, Degrees(**{**(degrees or {}), "shard": shard}))
-    filler = partial(initialize, layers=sizes["layers"], seed=SEED, device=device)
+    filler = partial(initialize, layers=fields["layers"], seed=SEED, device=device)
     return built(model, cross_entropy, mesh, device, chosen, filler)
 
 
@@ -118,9 +143,9 @@ def through_strategy(
 
 def bare(shape: str = "dense", tied: bool = False) -> list[tuple[float, float]]:
     """The same steps by the module alone: no strategy, no process group's help."""
-    sizes = {**SHAPES[shape], "tied_embeddings": tied}
-    model = Transformer(**sizes)
-    initialize(model, sizes["layers"], SEED, torch.device("cpu"))
+    fields = sizes(shape, tied)
+    model = Transformer(**fields)
+    initialize(model, fields["layers"], SEED, torch.device("cpu"))
     how = {"betas": (0.9, 0.95), "weight_decay": 0.1, "grad_clip": 1.0}
     told = train_bare(model, data(0, 1, 1, torch.device("cpu")), steps=STEPS, lr=LR, **how)
     return list(zip(told.losses, told.norms, strict=True))

@@ -96,13 +96,14 @@ def planned_memory(row: dict[str, str]) -> float:
 
 
 def moved(row: dict[str, str]) -> str:
-    """GB that rank 0 moved in a step, by group, as recorded."""
+    """GB that rank 0 moved in a step, by group, as recorded; none where all operations were small."""
     samples = [record for record in records(folder(row), "collectives") if not record["partial"]]
     if not samples:
         return "–"
     groups = samples[-1]["groups"]
     totals = {label: sum(entry["bytes"] for entry in found.values()) for label, found in groups.items()}
-    return ", ".join(f"{label} {total / 1e9:.2f}" for label, total in totals.items()) or "–"
+    large = {label: total for label, total in totals.items() if total}
+    return ", ".join(f"{label} {total / 1e9:.2f}" for label, total in large.items()) or "–"
 
 
 def losses(row: dict[str, str]) -> str:

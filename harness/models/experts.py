@@ -100,7 +100,7 @@ class Router(nn.Module):
         weights = scores.gather(-1, chosen)
         if self.normalise:
             weights = weights / weights.sum(dim=-1, keepdim=True)
-        # a pass that trains nothing, as when a pipeline asks for shapes, counts for nothing
+        # a pass that trains nothing counts for nothing
         if self.balance == "bias" and torch.is_grad_enabled():
             self.load.add_(self.counts(chosen).sum(0))
         if self.balance == "aux":
@@ -126,7 +126,7 @@ class Router(nn.Module):
     def rebalance(self, load: Tensor) -> None:
         """Favour experts that took fewer tokens than the mean (arXiv:2408.15664, algorithm 1), and count anew.
 
-        `load` [experts]: how many each took in the step, of all ranks.
+        `load` [experts]: how many each took in the step, of all ranks, or a multiple: recomputed passes count again.
         """
         if self.balance == "bias":
             load = load.float()

@@ -130,7 +130,7 @@ class Transformer(nn.Module):
             x = self.embedding(x)
         seq = x.shape[1] * self.sequence_shards
         cos, sin = self.rotary(x, seq, self.positions)
-        if isinstance(self.attend, FlexAttend):
+        if isinstance(self.attend, FlexAttend) and self.positions is None:
             # made here, for a block that is checkpointed and compiled cannot
             self.attend.mask(seq, x.device)
         for block in self.blocks.values():

@@ -27,10 +27,7 @@ class ContextParallel:
         self.parts: list[Transformer] = []
 
     def apply(self, part: Transformer) -> None:
-        """Let the part's attention see whole sequences, and its routers count over them.
-
-        It learns its positions with the first microbatch that is shared out.
-        """
+        """Let the part's attention see whole sequences, and its routers count over them."""
         self.parts.append(part)
         for module in part.modules():
             if isinstance(module, Attention | LatentAttention):
@@ -48,10 +45,15 @@ class ContextParallel:
         return GatherKeys(self.group)
 
     def share(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """This rank's part of a microbatch [batch, seq]: [batch, seq / cp]."""
+        """This rank's part of a microbatch [batch, seq]: [batch, seq / cp].
+
+        Before forward the parts learn from it what they need of whole sequences.
+        """
         for part in self.parts:
             if part.positions is None:
                 part.positions = self.mine(torch.arange(tokens.shape[1], device=tokens.device)[None])[0]
+            if isinstance(part.attend, FlexAttend):
+                part.attend.mask(tokens.shape[1], tokens.device)
         return self.mine(tokens), self.mine(targets)
 
     def mine(self, whole: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Replicated parameters, gradients all-reduced in buckets while backward runs."""
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -8,6 +9,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from harness.models.transformer import Transformer
 from harness.parallel.strategy import Strategy
+
+# what torch 2.13 would rather be told, 2.11 does not know
+warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
 
 
 class DDP(Strategy):

@@ -29,6 +29,8 @@ class Gradients:
         held = [copies(parameter, ranks) for parameter in self.parameters]
         self.whole = mesh.degrees.pp == 1 and all(count == ranks for count in held)
         self.shares = torch.tensor([1.0 / count for count in held], device=device)
+        # a CPU adds one number after another, and in fp32 would lose digits where there are millions
+        self.sums = torch.float64 if device.type == "cpu" else torch.float32
 
     def clip(self, most: float) -> Tensor:
         """Scale the gradients down to the norm `most`, in place; returns the norm before that.
@@ -39,12 +41,12 @@ class Gradients:
         """
         found = [local_part(parameter.grad) for parameter in self.parameters if parameter.grad is not None]
         assert len(found) == len(self.parameters), "a parameter got no gradient"
-        squares = torch.stack(torch._foreach_norm(found)).square()
+        squares = torch.stack(torch._foreach_norm(found, dtype=self.sums)).square()
         if self.whole:
             total = squares.sum()
         else:
             total = (squares * self.shares).sum()
             dist.all_reduce(total)
-        norm = total.sqrt()
+        norm = total.sqrt().float()
         torch._foreach_mul_(found, (most / (norm + 1e-6)).clamp(max=1.0))
         return norm

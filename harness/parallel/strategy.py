@@ -27,6 +27,10 @@ Microbatch = tuple[Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
+TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+"""The types' names in configurations and records."""
+
+
 class Strategy(ABC):
     """One model on one rank: its parts, its optimizer, accumulation and clipping.
 
@@ -75,7 +79,7 @@ class Strategy(ABC):
             spread_experts(part, mesh.ep)
         checkpoint_blocks(part, options.checkpointing)
         if options.compile:
-            compile_blocks(part)
+            compile_blocks(part, options.checkpointing)
 
     @abstractmethod
     def spread(self, part: Transformer, initialise: Callable[[nn.Module], None]) -> nn.Module:
@@ -88,6 +92,19 @@ class Strategy(ABC):
     def build_optimizer(self) -> torch.optim.Optimizer:
         """The optimizer over this rank's parameters."""
         return adamw(self.model.parameters(), self.options)
+
+    @property
+    def types(self) -> dict[str, str]:
+        """In what types numbers are kept and computed; gradients are reduced and added up in fp32 with all kinds."""
+        (parameters,) = {parameter.dtype for parameter in self.model.parameters()}
+        return {
+            "parameters": TYPES[parameters],
+            "compute": TYPES[self.options.compute],
+            "reduce": "fp32",
+            "accumulate": "fp32",
+            "master": "fp32",
+            "moments": TYPES[self.options.state],
+        }
 
     @property
     def coordinates(self) -> tuple[int, int]:

@@ -174,7 +174,8 @@ class ZeRO3(ZeRO):
         # a parameter that is split shows an empty shape
         optimizer = adamw(part.parameters(), self.options)
         compute = self.options.compute
-        for name, parameter in part.named_parameters():
+        # a block's are gathered in the order in which they were split: harness.plan counts on the smallest first
+        for name, parameter in sorted(part.named_parameters(), key=lambda named: named[1].numel()):
             value = self.drawn(name, parameter.shape, initialise).to(compute)
             torch.utils.swap_tensors(parameter, nn.Parameter(value))
             # the linear that is more efficient in memory is not compiled; see Gathered
@@ -187,16 +188,16 @@ class ZeRO3(ZeRO):
         return optimizer
 
     def stage_settings(self, part: Transformer) -> dict[str, Any]:
-        block = max(sum(elements(parameter) for parameter in block.parameters()) for block in part.blocks.values())
-        largest = max(elements(parameter) for parameter in part.parameters())
+        blocks = sorted(sum(elements(parameter) for parameter in block.parameters()) for block in part.blocks.values())
+        head = elements(part.get_parameter("output.weight"))
         return {
             "reduce_scatter": True,
             # while a block computes, the next is gathered
-            "stage3_prefetch_bucket_size": block,
-            # never so few that the next could not be
-            "stage3_max_live_parameters": 3 * block + 2 * largest,
-            # what backward begins with stays, the rest is freed
-            "stage3_max_reuse_distance": 1,
+            "stage3_prefetch_bucket_size": blocks[-1],
+            # room for that, or for the last block beside the head, with which backward begins
+            "stage3_max_live_parameters": max(sum(blocks[-2:]), blocks[-1] + head),
+            # all is freed that prefetching has not come by on its way to the next use
+            "stage3_max_reuse_distance": 0,
             # small ones travel with their block; kept whole, each would be gathered by itself after every step
             "stage3_param_persistence_threshold": 0,
         }

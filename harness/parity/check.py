@@ -66,6 +66,7 @@ def check(arguments: list[str]) -> int:
     reasons = [refusal(planned.point.config) or planned.impossible for planned in plan_all(points, found)]
     if all(reasons):
         raise ValueError("; ".join(dict.fromkeys(reason for reason in reasons if reason)))
+    writable(RECORD.parent)
     progress, table, results = Progress(), Table(points), []
     progress.say(f"{counted(len(points), 'point')} in fp32, each against one process; here: {here(found)}")
     progress.say(table.heading())
@@ -79,7 +80,6 @@ def check(arguments: list[str]) -> int:
                 return interruption.exit_code
             progress.say(table.row(result))
             results.append(result)
-    RECORD.parent.mkdir(exist_ok=True)
     write_json(RECORD, document(results, provenance(found), time.time()))
     bad = any(result.verdict in (DIFFERS, FAILED) for result in results)
     if bad:
@@ -87,6 +87,12 @@ def check(arguments: list[str]) -> int:
     else:
         shutil.rmtree(folder)
     return 1 if bad else 0
+
+
+def writable(folder: Path) -> None:
+    """Make the folder and write into it; OSError where that cannot be, before anything has been trained."""
+    folder.mkdir(exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
 
 
 def refusal(config: Config) -> str | None:

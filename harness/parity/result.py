@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from harness.parity.choices import choices
 from harness.parity.compare import LOSS_TOLERANCE, NORM_TOLERANCE, Differences, Told, differences
 from harness.plan.batch import tokens_per_step
 from harness.study.point import Point
@@ -35,10 +36,15 @@ def judged(point: Point, told: Told | str, reference: Told | str) -> Result:
 
 
 class Table:
-    """Rows of one width: point, ranks, largest differences, verdict."""
+    """Rows of one width: point and what was chosen for it, ranks, largest differences, verdict."""
 
     def __init__(self, points: Sequence[Point]) -> None:
-        self.width = max(len(point.slug) for point in points)
+        chosen = choices(points)
+        self.titles = {
+            point.slug: " ".join([point.slug, *(f"{key}={value}" for key, value in chosen.get(point.slug, {}).items())])
+            for point in points
+        }
+        self.width = max(map(len, self.titles.values()))
 
     def heading(self) -> str:
         return self._line("point", "ranks", "loss", "norm", "verdict")
@@ -47,7 +53,7 @@ class Table:
         point, apart = result.point, result.differences
         loss, norm = (f"{apart.loss:.1e}", f"{apart.norm:.1e}") if apart else ("-", "-")
         verdict = f"{result.verdict}: {result.reason}" if result.reason else result.verdict
-        return self._line(point.slug, str(point.ranks), loss, norm, verdict)
+        return self._line(self.titles[point.slug], str(point.ranks), loss, norm, verdict)
 
     def _line(self, point: str, ranks: str, loss: str, norm: str, verdict: str) -> str:
         return f"{point:<{self.width}}  {ranks:>5}  {loss:>7}  {norm:>7}  {verdict}"
@@ -55,6 +61,7 @@ class Table:
 
 def document(results: Sequence[Result], provenance: dict[str, Any], now: float) -> dict[str, Any]:
     """The check as .bench/check-parity.json has it; what is not a number is null."""
+    chosen = choices([result.point for result in results])
     return {
         "schema": 1,
         "kind": "parity",
@@ -63,16 +70,17 @@ def document(results: Sequence[Result], provenance: dict[str, Any], now: float) 
         "versions": provenance["versions"],
         "machine": provenance["machine"],
         "tolerance": {"loss": LOSS_TOLERANCE, "norm": NORM_TOLERANCE},
-        "points": [_described(result) for result in results],
+        "points": [_described(result, chosen.get(result.point.slug, {})) for result in results],
     }
 
 
-def _described(result: Result) -> dict[str, Any]:
+def _described(result: Result, chosen: dict[str, Any]) -> dict[str, Any]:
     config, apart = result.point.config, result.differences
     return {
         "point": result.point.slug,
         "model": config.model.name,
         "parallel": config.parallel.name,
+        "choices": chosen,
         "ranks": result.point.ranks,
         "tokens_per_step": tokens_per_step(config) if result.reference else None,
         "verdict": result.verdict,

@@ -38,6 +38,11 @@ def _check_kind(config: Config) -> None:
         raise ValueError(
             "parallel.reshard=False: only fsdp and hsdp gather parameters that could be kept; say parallel=fsdp"
         )
+    if parallel.pp > 1 and not parallel.reshard:
+        raise ValueError(
+            f"parallel.reshard=False: must be left out with parallel.pp={parallel.pp}, for a pipeline always keeps "
+            "gathered parameters over a step"
+        )
 
 
 def _check_unused(config: Config) -> None:

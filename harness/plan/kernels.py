@@ -17,7 +17,7 @@ def check_kernels(config: Config, device: Device | None, torchao: bool) -> None:
     device: the GPU that each rank gets, None for CPU processes. torchao: whether the package is there, where known.
     """
     _check_attention(config, device)
-    if config.model.experts and device is not None and config.precision.compute == "bf16":
+    if config.model.experts and config.precision.compute == "bf16":
         _check_groups(config)
     if config.precision.float8:
         _check_float8(config, device, torchao)
@@ -43,7 +43,7 @@ def _check_groups(config: Config) -> None:
         if width % GROUPED:
             raise ValueError(
                 f"model.{field}={getattr(model, field)}: a rank's {width} must be a multiple of {GROUPED} for experts "
-                "in bf16 on a GPU"
+                "in bf16"
             )
 
 

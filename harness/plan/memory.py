@@ -1,7 +1,7 @@
 """How much device memory one rank of a point needs, estimated before it starts.
 
-An estimate for planning, fitted to the 1b points of docs/measurements and within 10 % of all peaks of allocated memory
-there; what the CUDA context, NCCL's buffers and fragmentation take (a few GiB) comes on top.
+An estimate for planning of the peak of allocated memory, fitted to 1b's; docs/measurements shows it beside every peak
+measured. What the CUDA context, NCCL's buffers and fragmentation take (a few GiB) comes on top.
 """
 
 from dataclasses import dataclass

@@ -36,8 +36,8 @@ def _tensor(config: Config, own: Share) -> Iterator[Moved]:
     """Tensor parallelism with split sequences (arXiv:2205.05198).
 
     Each layer gathers the sequence and scatters sums, and so does backward; the embedding only scatters, the head
-    only gathers. Recomputation stops before a block's last sum. Routers give their choices to all. Parameters that
-    all ranks have whole get a sum of gradients.
+    only gathers. Recomputation stops before a block's last sum, but for compiled blocks, which run in one. Routers give
+    their choices to all. Parameters that all ranks have whole get a sum of gradients.
     """
     model, tp, size = config.model, config.parallel.tp, COMPUTE_BYTES[config.precision.compute]
     count, many = batch.accumulation(config), tokens(config)
@@ -45,7 +45,8 @@ def _tensor(config: Config, own: Share) -> Iterator[Moved]:
     layers, stream = 2 * blocks, many * model.dim * size
     ends = own.embedding + own.head
     yield Moved("tp", tp, "all_gather", stream, count * (2 * layers + ends + again * layers))
-    yield Moved("tp", tp, "reduce_scatter", stream, count * (2 * layers + ends + again * blocks))
+    summed_again = again * (layers if config.compile else blocks)
+    yield Moved("tp", tp, "reduce_scatter", stream, count * (2 * layers + ends + summed_again))
     if own.head:
         yield Moved("tp", tp, "all_reduce", many * FP32, count * LOSS_REDUCTIONS)
     routers, forwards = sum(has_experts(model, index) for index in own.blocks), count * (1 + again)
@@ -53,12 +54,10 @@ def _tensor(config: Config, own: Share) -> Iterator[Moved]:
     yield Moved("tp", tp, "all_gather", choices * size, routers * forwards)
     yield Moved("tp", tp, "all_gather", choices * INT64, routers * forwards)
     yield Moved("tp", tp, "reduce_scatter", choices * size, routers * count)
-    # what several microbatches add up, they add up in fp32
-    width = FP32 if count > 1 or config.parallel.pp > 1 else size
     whole = [parameter for index in own.blocks for parameter in block(model, index)] + (head(model) if own.head else [])
     for parameter in whole:
         if parameter.split is None:
-            yield Moved("tp", tp, "all_reduce", prod(parameter.sizes) * width, 1)
+            yield Moved("tp", tp, "all_reduce", prod(parameter.sizes) * FP32, count)
 
 
 def _context(config: Config, own: Share) -> Iterator[Moved]:

@@ -1,6 +1,7 @@
 """What data parallelism moves in a step: gathered parameters and reduced gradients."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import ceil, prod
 
@@ -22,8 +23,8 @@ from harness.plan.parts import (
 )
 from harness.plan.strategies import KINDS
 
-MOST_KEPT = 2
-"""Blocks that zero3 has still gathered at the most when backward begins."""
+Weight = tuple[int, int, int]
+"""A parameter: its module, its place there with the smallest first, and how many numbers it has."""
 
 
 @dataclass(frozen=True)
@@ -103,25 +104,59 @@ def _zero(config: Config) -> Iterator[Moved]:
 
 
 def _zero3(config: Config) -> Iterator[Moved]:
-    """DeepSpeed's stage 3: blocks, embedding and head are gathered for forward, and all but the head for backward.
+    """DeepSpeed's stage 3: parameters are gathered for forward and again for backward, as `_prefetched` tells.
 
-    What backward begins with it does not gather again: one or two blocks, where the head and they together are what
-    DeepSpeed prefetches, the size of the largest block. A tied embedding is gathered as the head, too.
+    Their gradients are scattered at each microbatch.
     """
-    model, parallel, ranks = config.model, config.parallel, batch.data_parallel(config)
-    size, times = COMPUTE_BYTES[config.precision.compute], batch.accumulation(config)
-    vocabulary, own = embedding(model), share(model, parallel)
+    model, ranks, times = config.model, batch.data_parallel(config), batch.accumulation(config)
+    own = share(model, config.parallel)
     blocks = [block(model, index) + routed(model, index) for index in own.blocks]
-    last = [Parameter((model.dim,)), *vocabulary]
-    kept = min(MOST_KEPT, max(numbers(one, parallel) for one in blocks) // numbers(last, parallel))
-    for index, parameters in enumerate(blocks):
-        again = index < len(blocks) - kept
-        yield Moved("dp", ranks, "all_gather", size * _flat(parameters, ranks), times * (1 + again))
-    yield Moved("dp", ranks, "all_gather", size * _flat(vocabulary, ranks), times * 2)
-    yield Moved("dp", ranks, "all_gather", size * _flat(last, ranks), times)
-    yield Moved("dp", ranks, "reduce_scatter", FP32 * _flat(held(model, own), ranks), times)
+    modules = [
+        [(number, place, length) for place, length in enumerate(sorted(prod(one.sizes) for one in module))]
+        for number, module in enumerate([embedding(model), *blocks, *([one] for one in head(model))])
+    ]
+    if model.tied_embeddings:
+        modules.append(modules[0])
+    for together in _prefetched(modules):
+        length = _flat((length for *_, length in together), ranks)
+        yield Moved("dp", ranks, "all_gather", COMPUTE_BYTES[config.precision.compute] * length, times)
+    scattered = _flat((prod(one.sizes) for one in held(model, own)), ranks)
+    yield Moved("dp", ranks, "reduce_scatter", FP32 * scattered, times)
 
 
-def _flat(parameters: list[Parameter], ranks: int) -> int:
-    """Their numbers, each parameter's rounded up to a multiple of `ranks`, as DeepSpeed splits them."""
-    return sum(ceil(prod(parameter.sizes) / ranks) * ranks for parameter in parameters)
+def _prefetched(modules: list[list[Weight]]) -> Iterator[list[Weight]]:
+    """What DeepSpeed's PartitionedParameterCoordinator gathers in a microbatch, call by call.
+
+    modules: embedding, blocks, norm and output projection. As each begins, in forward and in backward, DeepSpeed walks
+    on along the uses to come and gathers what is not there, until that is a block or as much is there as may be; with
+    the settings of harness.parallel.zero the walk is always ahead. A parameter that it finds there stays until the use
+    that it has come by; any other is freed after its use. So the output projection stays for backward, and so do last
+    blocks whose end of forward is less than may be there.
+    """
+    blocks = sorted(_numbers(module) for module in modules[1:-2])
+    most = max(sum(blocks[-2:]), blocks[-1] + _numbers(modules[-1]))
+    # each pass begins with the model itself
+    order = [[], *modules, [], *reversed(modules)]
+    uses = deque((weight, turn) for turn, module in enumerate(order) for weight in module)
+    there: set[Weight] = set()
+    reached: dict[Weight, int] = {}
+    for turn, module in enumerate(order):
+        room = min(blocks[-1], most - _numbers(there))
+        ahead: list[Weight] = []
+        while uses and _numbers(ahead) < room:
+            weight, reached[weight] = uses.popleft()
+            if weight not in there:
+                ahead.append(weight)
+                there.add(weight)
+        if ahead:
+            yield ahead
+        there -= {weight for weight in module if reached[weight] == turn}
+
+
+def _numbers(weights: Iterable[Weight]) -> int:
+    return sum(length for *_, length in weights)
+
+
+def _flat(lengths: Iterable[int], ranks: int) -> int:
+    """Their sum, each rounded up to a multiple of `ranks`, as DeepSpeed splits parameters."""
+    return sum(ceil(length / ranks) * ranks for length in lengths)

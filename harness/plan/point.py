@@ -161,19 +161,25 @@ def _check_memory(config: Config, device: Device | None, memory: Memory, limit: 
 def _what_would_help(config: Config, device: Device | None, limit: int) -> str:
     """The single changes that would fit, the first degree of tp that would, or all that there is to turn."""
     parallel = config.parallel
+    sharded = replace(parallel, kind="fsdp", reshard=True, replicas=1)
     # a preset's name says all where there are no degrees beside the kind
-    sharded = "parallel=fsdp" if batch.shared_by(config) == 1 else "parallel.kind=fsdp"
+    said = "parallel=fsdp"
+    if batch.shared_by(config) > 1 or parallel.kind == "fsdp":
+        changed = [
+            name for name in ("kind", "reshard", "replicas") if getattr(sharded, name) != getattr(parallel, name)
+        ]
+        said = " ".join(f"parallel.{name}={getattr(sharded, name)}" for name in changed)
     changes = {
         "activation_checkpointing=full": replace(config, activation_checkpointing="full"),
         "local_batch=1": replace(config, local_batch=1),
-        sharded: replace(config, parallel=replace(parallel, kind="fsdp", reshard=True, replicas=1)),
+        said: replace(config, parallel=sharded),
     }
     wider = {
         f"parallel.tp={tp}": replace(config, parallel=replace(parallel, tp=tp))
         for tp in range(parallel.tp + 1, config.gpus_per_node + 1)
         if config.gpus_per_node % tp == 0
     }
-    fitting = [name for name, change in changes.items() if _fits(change, limit)]
+    fitting = [name for name, change in changes.items() if name and _fits(change, limit)]
     fitting = fitting or [name for name, change in wider.items() if _fits(change, limit)][:1]
     if fitting:
         return f"{' or '.join(fitting)} would fit"

@@ -177,7 +177,8 @@ class StepOperations:
             "count": self.counts[key],
             "small": size < SMALL_BYTES and known != UNEVEN,
             "duration_s": duration,
-            "busbw": busbw(op, size, duration, group_size) if duration else None,
+            # of an uneven exchange is not told what stays on the rank
+            "busbw": busbw(op, size, duration, group_size) if duration and known != UNEVEN else None,
         }
 
 

@@ -13,7 +13,7 @@ from launch.devices import Machine
 from launch.environment import SOURCE, masked, without_credentials
 
 CODE = ("harness", "launch", "conf", "slurm", "pyproject.toml")
-PACKAGES = ("scaling-harness", "torch", "deepspeed", "hydra-core", "wandb", "numpy")
+PACKAGES = ("scaling-harness", "torch", "torchao", "deepspeed", "hydra-core", "wandb", "numpy")
 
 
 def provenance(machine: Machine) -> dict[str, Any]:

@@ -48,6 +48,26 @@ def test_strategies_that_train_as_one_process_does_are_equal_and_recorded(comman
     assert not kept(command.folder)
 
 
+def test_points_of_one_name_are_told_apart_by_what_was_chosen(command: Command) -> None:
+    words = "parallel=fsdp", "activation_checkpointing=none,full", "gpus_per_node=2", "steps=3"
+    ended = command("check-parity", "model=tiny", *words)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    said = [line.split()[1] for line in ended.stdout.splitlines() if line.startswith("tiny-")]
+    assert said == ["activation_checkpointing=none", "activation_checkpointing=full"]
+    points = json.loads((command.folder / RECORD).read_text())["points"]
+    assert [point["choices"] for point in points] == [
+        {"activation_checkpointing": "none"},
+        {"activation_checkpointing": "full"},
+    ]
+
+
+def test_what_cannot_be_written_is_said_before_anything_trains(command: Command) -> None:
+    (command.folder / ".bench").touch()
+    ended = command("check-parity", "parallel=ddp", "gpus_per_node=2")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ".bench: File exists" in ended.stderr and not kept(command.folder)
+
+
 FAULTS = {
     "scaled": TOY.replace("        return share", "            parameter.grad.mul_(1.001)\n        return share"),
     "broken": TOY.replace("        return share", '        raise RuntimeError("out of luck")'),

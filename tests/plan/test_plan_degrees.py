@@ -33,6 +33,7 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("hsdp", "tiny", {"replicas": 3}, r"parallel.replicas=3: must divide .* different data, 8"),
     ("ddp", "tiny", {"reshard": False}, r"parallel.reshard=False: .*parallel=fsdp"),
     ("zero1", "tiny", {"reshard": False}, r"parallel.reshard=False: .*parallel=fsdp"),
+    ("fsdp", "tiny", {"reshard": False, "pp": 2}, r"parallel.reshard=False: .*parallel.pp=2"),
     # fields without their degree
     ("fsdp", "tiny", {"schedule": "gpipe"}, r"parallel.schedule=gpipe: .*parallel.pp=1"),
     ("fsdp", "tiny", {"virtual_stages": 2}, r"parallel.virtual_stages=2: .*parallel.pp=1"),

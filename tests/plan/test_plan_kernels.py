@@ -49,9 +49,10 @@ def test_attention_that_a_cpu_has_runs_there_in_fp32(attention: str) -> None:
     check_kernels(config("1b", "fsdp", attention=attention), CPU, torchao=False)
 
 
-def test_experts_need_sides_of_eight_in_bf16_on_a_gpu() -> None:
+@pytest.mark.parametrize("device", [CPU, HOPPER], ids=["cpu", "gpu"])
+def test_experts_need_sides_of_eight_in_bf16(device: Any) -> None:
     odd = config("tiny_moe", "fsdp", "bf16", parallel=Parallel("x", "fsdp", tp=2))
     odd = replace(odd, model=replace(odd.model, expert_ffn_dim=200))
     with pytest.raises(ValueError, match=r"model.expert_ffn_dim=200: a rank's 100 must be a multiple of 8"):
-        check_kernels(odd, HOPPER, torchao=False)
-    check_kernels(odd, CPU, torchao=False)
+        check_kernels(odd, device, torchao=False)
+    check_kernels(replace(odd, precision=Precision("fp32", "fp32")), device, torchao=False)

@@ -171,6 +171,19 @@ def test_a_replicated_model_that_is_too_large_is_sent_to_fsdp() -> None:
         plan(config("8b", "ddp", "bf16", nodes=4, gpus_per_node=8), None, 80 * GIB)
 
 
+@pytest.mark.parametrize(
+    ("parallel", "limit", "help"),
+    [
+        (Parallel("fsdp", "fsdp", reshard=False), 28, r" parallel\.reshard=True would fit"),
+        (Parallel("hsdp", "hsdp", replicas=4, reshard=False), 28, r" parallel=fsdp would fit"),
+        (Parallel("hsdp_tp", "hsdp", replicas=8, tp=2), 40, r" parallel\.kind=fsdp parallel\.replicas=1 would fit"),
+    ],
+)
+def test_sharding_more_is_advised_in_words_that_can_be_typed(parallel: Parallel, limit: int, help: str) -> None:
+    with pytest.raises(ValueError, match=help):
+        plan(config("8b", "fsdp", "bf16", nodes=2, gpus_per_node=8, parallel=parallel), None, limit * GIB)
+
+
 def test_a_model_that_nothing_makes_fit_is_sent_to_more_gpus() -> None:
     with pytest.raises(ValueError, match="more GPUs with parallel=fsdp"):
         plan(config("405b", "fsdp", "bf16", gpus_per_node=8), named("a100_80g"), 80 * GIB)

@@ -115,6 +115,7 @@ def test_uneven_exchanges_are_one_class_with_the_mean_of_their_bytes():
     record = own.record(gathered(own, exchange(4 * MIB, 5 * MIB)), "flight_recorder")
     assert [(o["bytes"], o["count"], o["small"]) for o in record["operations"]] == [(3 * MIB, 2, False), (32, 1, True)]
     assert record["groups"]["dp"]["all_to_all"] == {"seconds": 2, "bytes": 6 * MIB, "count": 2, "small_bytes": 32}
+    assert [o["busbw"] is None for o in record["operations"]] == [True, False], "what stays on a rank is not known"
     assert record["ranks"] == 2
 
 

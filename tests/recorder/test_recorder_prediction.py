@@ -1,5 +1,6 @@
 """For every strategy a step's recorded bytes, by group and operation, are those that the plan predicts."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,19 +18,18 @@ from harness.recorder.operations import StepOperations
 SEQ = 512
 """Long enough for activations to be no small operations."""
 
-OPTIONS = ("compute", "checkpointing", "shape", "tied")
+OPTIONS = ("compute", "compile", "checkpointing", "shape", "tied")
 """What is said beside the fields of harness.config.Parallel."""
 
 Case = tuple[int, str, int, dict[str, Any]]
 """Ranks, kind, microbatches and what else is said."""
 
-tiny.SHAPES["wide"] = {**tiny.DENSE, "vocab_size": 1300}
-"""With a head larger than a block, which changes what DeepSpeed prefetches."""
-
 CASES: list[Case] = [
     (2, "ddp", 2, {}),
     (2, "zero1", 2, {}),
     (2, "zero3", 1, {"shape": "wide"}),
+    (2, "zero3", 2, {"shape": "mla"}),
+    (2, "zero3", 1, {"shape": "one_layer"}),
     (2, "fsdp", 3, {}),
     (4, "hsdp", 2, {"replicas": 2, "tp": 2}),
     (2, "fsdp", 2, {"shape": "mla", "tp": 2, "checkpointing": "full"}),
@@ -43,6 +43,9 @@ MORE: list[Case] = [
     (3, "zero2", 2, {"compute": torch.bfloat16}),
     (3, "zero3", 2, {"shape": "moe"}),
     (2, "zero3", 1, {"shape": "wide", "tied": True, "checkpointing": "full"}),
+    (2, "zero3", 1, {"shape": "uneven"}),
+    (4, "zero3", 2, {"shape": "mla_wide", "compute": torch.bfloat16}),
+    (3, "zero3", 1, {"tied": True}),
     (2, "ddp", 1, {}),
     (3, "fsdp", 1, {"compute": torch.bfloat16}),
     (2, "fsdp", 3, {"reshard": False}),
@@ -51,6 +54,7 @@ MORE: list[Case] = [
     (2, "fsdp", 2, {"tp": 2}),
     (2, "fsdp", 1, {"tp": 2, "compute": torch.bfloat16}),
     (2, "fsdp", 2, {"tp": 2, "checkpointing": "selective"}),
+    (2, "fsdp", 2, {"tp": 2, "checkpointing": "full", "compile": True}),
     (2, "fsdp", 2, {"shape": "moe", "tp": 2}),
     (4, "fsdp", 2, {"cp": 2, "checkpointing": "full"}),
     (2, "fsdp", 2, {"shape": "mla", "cp": 2}),
@@ -68,6 +72,10 @@ MORE: list[Case] = [
 def sampled(kind: str, microbatches: int, how: Mapping[str, Any]) -> StepOperations:
     """The third step's operations."""
     tiny.SEQ = SEQ
+    if how.get("compile"):
+        # code is what would take long, and moves nothing
+        torch.compile = functools.partial(torch.compile, backend="aot_eager")
+        torch.nn.Module.compile = functools.partialmethod(torch.nn.Module.compile, backend="aot_eager")
     degrees = {name: how[name] for name in ("replicas", "tp", "pp", "cp", "ep") if name in how}
     others = {name: value for name, value in how.items() if name not in degrees}
     device = torch.device("cpu")
@@ -88,7 +96,7 @@ def sampled(kind: str, microbatches: int, how: Mapping[str, Any]) -> StepOperati
 def planned(ranks: int, kind: str, microbatches: int, how: Mapping[str, Any]) -> Config:
     """The same as a point."""
     compute = "bf16" if how.get("compute") == torch.bfloat16 else "fp32"
-    shape = {**tiny.SHAPES[how.get("shape", "dense")], "tied_embeddings": how.get("tied", False)}
+    shape = tiny.sizes(how.get("shape", "dense"), how.get("tied", False))
     parallel = Parallel(kind, kind, **{name: value for name, value in how.items() if name not in OPTIONS})
     data_ranks = ranks // (parallel.tp * parallel.pp * parallel.cp)
     local_batch = tiny.SEQUENCES // data_ranks // microbatches
@@ -102,6 +110,7 @@ def planned(ranks: int, kind: str, microbatches: int, how: Mapping[str, Any]) ->
         local_batch=local_batch,
         seq_len=SEQ,
         activation_checkpointing=how.get("checkpointing", "none"),
+        compile=how.get("compile", False),
     )
 
 

@@ -10,6 +10,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness.models.attention import FlexAttend, attend
+from harness.models.initialize import initialize
+from harness.models.transformer import Transformer
 from harness.parallel import collectives, prefix
 from harness.parallel.context import ContextParallel
 from harness.parallel.kernels import KERNELS, Part, choose
@@ -231,6 +233,23 @@ def refusal(kernel: str) -> str:
     with pytest.raises(ValueError) as error, sdpa_kernel(SDPBackend.MATH):
         context.attend(FlexAttend() if kernel == "flex" else attend)(*(context.mine(x) for x in heads(8, 24)[:3]))
     return str(error.value)
+
+
+def masks() -> list[int]:
+    """The lengths that flex attention has made masks for."""
+    model = Transformer(**tiny.DENSE, kernel="flex")
+    initialize(model, tiny.DENSE["layers"], tiny.SEED, torch.device("cpu"))
+    context = shared(torch.distributed.get_world_size(), "ulysses")
+    context.apply(model)
+    tokens = torch.zeros(1, tiny.SEQ, dtype=torch.int64)
+    with torch.no_grad():
+        model(context.share(tokens, tokens)[0])
+    return [seq for seq, _ in model.attend.masks]
+
+
+def test_exchanged_heads_are_masked_over_whole_sequences():
+    """And no mask is made within a block, where a compiler could not."""
+    assert run_ranks(2, masks)[0] == [tiny.SEQ]
 
 
 @pytest.mark.parametrize("kernel", ["flex", "math"])

@@ -14,10 +14,6 @@ from harness.parallel.collectives import Group
 from harness.parallel.expert import TokenExchange, by_expert
 from harness.parallel.mesh import Degrees, Mesh
 
-# fewer experts on a rank than ranks that hold the same ones
-FEW = {**tiny.MOE, "experts": 2, "experts_per_token": 1}
-tiny.SHAPES["few"] = FEW
-
 
 @pytest.fixture(scope="module")
 def reference():

@@ -14,7 +14,6 @@ from harness.models.transformer import Transformer
 from harness.parallel import pipeline
 
 agree = tiny.agree
-tiny.SHAPES |= {"eight_layers": {**tiny.DENSE, "layers": 8}, "five_layers": {**tiny.DENSE, "layers": 5}}
 VIRTUAL = {"1f1b": 1, "gpipe": 1, "interleaved": 2, "zero_bubble": 2}
 CPU = torch.device("cpu")
 
@@ -74,6 +73,12 @@ def test_uneven_stages_equal_the_bare_module():
 def test_stages_combine_with_other_degrees(degree):
     kind, shape = "hsdp" if degree == "replicas" else "fsdp", "moe" if degree == "ep" else "dense"
     assert agree(trained(4, 2, kind=kind, shape=shape, degrees={degree: 2})[0], reference(shape))
+
+
+@pytest.mark.parametrize("schedule", ["1f1b", pytest.param("zero_bubble", marks=pytest.mark.slow)])
+def test_stages_of_sharded_copies_equal_the_bare_module(schedule):
+    for told in trained(8, 2, schedule, "hsdp", microbatches=2, shape="mla", degrees={"replicas": 2}):
+        assert agree(told, reference("mla")), (told, reference("mla"))
 
 
 @pytest.mark.parametrize("schedule", ["1f1b", "gpipe", "interleaved"])

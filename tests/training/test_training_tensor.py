@@ -13,12 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from harness.models.layers import Linear, RMSNorm
 from harness.parallel import local, tensor
 
-# four ranks need four heads; nothing here divides by two and two ranks alike
-tiny.SHAPES["dense_4"] = {**tiny.DENSE, "kv_heads": 4}
-tiny.SHAPES["moe_4"] = {**tiny.MOE, "kv_heads": 4}
-UNEVEN = {"dim": 65, "ffn_dim": 162, "vocab_size": 258, "kv_lora_rank": 31, "experts": 5, "expert_ffn_dim": 94}
-tiny.SHAPES["uneven"] = {**tiny.MLA, **UNEVEN}
-
 
 @functools.cache
 def reference(shape="dense", tied=False):
@@ -35,27 +29,30 @@ def trained(world, accumulation=1, kind="fsdp", degrees=None, **how):
 
 
 PARITY = [
-    ("fsdp", {"tp": 2}, "dense"),
-    ("fsdp", {"tp": 2}, "moe"),
-    ("fsdp", {"tp": 2}, "mla"),
-    ("fsdp", {"tp": 2}, "uneven"),
-    ("fsdp", {"tp": 4}, "dense_4"),
-    ("fsdp", {"tp": 4}, "moe_4"),
-    ("fsdp", {"tp": 4}, "mla"),
-    ("hsdp", {"replicas": 2, "tp": 2}, "dense"),
-    ("hsdp", {"replicas": 2, "tp": 2}, "moe"),
-    ("hsdp", {"replicas": 2, "tp": 2}, "mla"),
-    ("fsdp", {"cp": 2, "tp": 2}, "moe"),
+    (4, "fsdp", {"tp": 2}, "dense"),
+    (4, "fsdp", {"tp": 2}, "moe"),
+    (4, "fsdp", {"tp": 2}, "mla"),
+    (4, "fsdp", {"tp": 2}, "uneven"),
+    (4, "fsdp", {"tp": 4}, "dense_4"),
+    (4, "fsdp", {"tp": 4}, "moe_4"),
+    (4, "fsdp", {"tp": 4}, "mla"),
+    (4, "hsdp", {"replicas": 2, "tp": 2}, "dense"),
+    (4, "hsdp", {"replicas": 2, "tp": 2}, "moe"),
+    (4, "hsdp", {"replicas": 2, "tp": 2}, "mla"),
+    (4, "fsdp", {"cp": 2, "tp": 2}, "moe"),
+    # copies that are sharded too
+    (8, "hsdp", {"replicas": 2, "tp": 2}, "dense"),
+    pytest.param(8, "hsdp", {"replicas": 2, "tp": 2}, "mla", marks=pytest.mark.slow),
 ]
 
 
 @pytest.mark.parametrize(
-    ("kind", "degrees", "shape"),
+    ("world", "kind", "degrees", "shape"),
     PARITY,
-    ids=["-".join([kind, *(f"{name}{size}" for name, size in d.items()), shape]) for kind, d, shape in PARITY],
+    ids=lambda told: "-".join(f"{k}{v}" for k, v in told.items()) if isinstance(told, dict) else str(told),
 )
-def test_split_layers_equal_the_bare_module(kind, degrees, shape):
-    told = trained(4, kind=kind, degrees=degrees, shape=shape)
+def test_split_layers_equal_the_bare_module(world, kind, degrees, shape):
+    told = trained(world, kind=kind, degrees=degrees, shape=shape)
     assert tiny.agree(told, reference(shape)), (told, reference(shape))
 
 
@@ -68,18 +65,19 @@ def test_split_embeddings_stay_tied():
     assert tiny.agree(trained(4, tied=True), reference(tied=True))
 
 
-def compiled():
+def compiled(checkpointing):
     """Training whose blocks and loss the compiler follows, without making code of them, which takes it minutes."""
     torch.compile = functools.partial(torch.compile, backend="aot_eager")
     torch.nn.Module.compile = functools.partialmethod(torch.nn.Module.compile, backend="aot_eager")
-    told = tiny.through_strategy("fsdp", degrees={"tp": 2}, compile=True)
+    told = tiny.through_strategy("fsdp", degrees={"tp": 2}, compile=True, checkpointing=checkpointing)
     counters = torch._dynamo.utils.counters
     return told, sum(counters["graph_break"].values()), counters["stats"]["unique_graphs"]
 
 
 @pytest.mark.slow
-def test_all_blocks_are_one_compiled_graph_and_equal_the_bare_module():
-    told, breaks, graphs = run_ranks(2, compiled)[0]
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
+def test_all_blocks_are_one_compiled_graph_and_equal_the_bare_module(checkpointing):
+    told, breaks, graphs = run_ranks(2, compiled, checkpointing)[0]
     assert tiny.agree(told, reference())
     # that of a block, and that of the loss
     assert (breaks, graphs) == (0, 2)
@@ -127,8 +125,8 @@ def test_a_layer_gathers_its_input_once_and_scatters_its_sum_once(again):
         (SCATTER, stream): 4 * LAYERS + 2 + again * LAYERS,
         # the highest logit, the sum of exponentials and the target's logit of each token
         (REDUCE, TOKENS * FP32): 3,
-        # gradients of norms
-        (REDUCE, DIM * BF16): 2 * LAYERS + 1,
+        # gradients of norms, summed in fp32
+        (REDUCE, DIM * FP32): 2 * LAYERS + 1,
     }
 
 
@@ -140,9 +138,9 @@ def test_routes_and_latents_cost_next_to_nothing():
     expected[GATHER, chosen * INT64] += routers
     expected[SCATTER, chosen * BF16] += routers
     # gradients of what all ranks have whole
-    expected[REDUCE, mla["experts"] * DIM * BF16] += routers
-    expected[REDUCE, mla["kv_lora_rank"] * BF16] += mla["layers"]
-    expected[REDUCE, (mla["kv_lora_rank"] + mla["rope_head_dim"]) * DIM * BF16] += mla["layers"]
+    expected[REDUCE, mla["experts"] * DIM * FP32] += routers
+    expected[REDUCE, mla["kv_lora_rank"] * FP32] += mla["layers"]
+    expected[REDUCE, (mla["kv_lora_rank"] + mla["rope_head_dim"]) * DIM * FP32] += mla["layers"]
     assert run_ranks(2, moved, "mla", "none")[0] == expected
 
 
@@ -153,10 +151,10 @@ def own_summand(group, layer, inputs, output):
 def own_gradients(kind, right=local.local):
     """The gradients of what all ranks have whole, unsummed in modules of that kind."""
 
-    def wrong(module, name, dimensions):
+    def wrong(module, name, group, dimensions):
         parameter = module._parameters[name]
         if not isinstance(module, kind) or parameter.device_mesh.ndim > dimensions:
-            return right(module, name, dimensions)
+            return right(module, name, group, dimensions)
         return parameter.to_local()
 
     return wrong

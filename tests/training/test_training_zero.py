@@ -176,9 +176,6 @@ class Collectives(TorchDispatchMode):
         return function(*arguments, **(options or {}))
 
 
-WIDE = {**tiny.DENSE, "vocab_size": 1024}
-
-
 def collectives(kind):
     strategy = tiny.build(kind, CPU, shape="wide", compute=torch.bfloat16, microbatches=2)
     data = tiny.data(*strategy.coordinates, 2, CPU)
@@ -189,9 +186,8 @@ def collectives(kind):
     return dict(seen.elements)
 
 
-def test_gradients_travel_in_fp32_and_parameters_in_bf16(monkeypatch):
-    monkeypatch.setitem(tiny.SHAPES, "wide", WIDE)
-    elements = {name: parameter.numel() for name, parameter in Transformer(**WIDE).named_parameters()}
+def test_gradients_travel_in_fp32_and_parameters_in_bf16():
+    elements = {name: parameter.numel() for name, parameter in Transformer(**tiny.sizes("wide")).named_parameters()}
     every, last = sum(elements.values()), elements["norm.weight"] + elements["output.weight"]
     reduced, scattered = ("dp", "allreduce_", torch.float32), ("dp", "_reduce_scatter_base_", torch.float32)
     gathered = ("dp", "_allgather_base_", torch.bfloat16)
