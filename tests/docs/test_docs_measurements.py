@@ -4,7 +4,10 @@ import csv
 import importlib.util
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,17 @@ def test_tables_are_made_from_the_studies_points():
     page = (MEASUREMENTS / "README.md").read_text()
     assert set(re.findall(r"<!-- (?:table|strategies): (\S+) -->", page)) == {study.name for study in STUDIES}
     assert tables.filled(page) == page, "run: python docs/measurements/tables.py"
+
+
+def test_the_strategies_can_be_measured_again(tmp_path):
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = ["sh", str(MEASUREMENTS / "strategies.sh"), "launcher=dry", "hardware=h200"]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "invalid" not in done.stdout
+    planned = set(re.findall(r"^  \[\d+/\d+\] (\S+?)-n1x4-", done.stdout, re.MULTILINE))
+    with (MEASUREMENTS / "h200-strategies" / "points.csv").open() as file:
+        assert planned >= {f"{row['model']}-{row['parallel']}" for row in csv.DictReader(file)}
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
