@@ -126,7 +126,7 @@ def compiled(how):
     # what decides on memory comes before code is generated, which would take a minute
     backend = "aot_eager_decomp_partition"
     torch.nn.Module.compile = functools.partialmethod(torch.nn.Module.compile, backend=backend)
-    compile_blocks(model)
+    compile_blocks(model, how)
     ((tokens, targets),) = tiny.data(0, 1, 1, CPU).batch(1)
     model(tokens)  # compiled without the hooks
     kept = {}
