@@ -1,13 +1,12 @@
-#!/bin/sh
+#!/bin/bash
 # Every point of the study h200-strategies: one host with four GPUs, about twenty minutes. What is given here goes to
 # each command, such as root=/data/studies, or launcher=dry hardware=h200 to see what would run.
 set -eu
-given="$*"
+given=("$@")
 
 run() {
-    # shellcheck disable=SC2086  # several words
     harness run -m study=h200-strategies gpus_per_node=4 precision=bf16 compile=true seq_len=8192 data=synthetic \
-        optimizer.lr_warmup=5 steps=30 "$@" $given
+        optimizer.lr_warmup=5 steps=30 "$@" "${given[@]}"
 }
 
 one_b() {

@@ -68,10 +68,10 @@ def throughput(events: Attempts) -> Throughput | None:
 def utilisation(flops_per_token: float, tokens_per_s: float, config: Config, device_name: str | None) -> float | None:
     """Model FLOPs utilisation on each GPU: FLOPs of a token · tokens/s of one GPU ÷ dense peak of the precision in use.
 
-    With float8 that is the peak of its products. None where the device's peak is not known, and so on a CPU.
+    None where the device's peak is not known, and so on a CPU.
     """
     device = hardware.find(device_name) if device_name else None
-    peak = device.peaks.get("fp8" if config.precision.float8 else config.precision.compute) if device else None
+    peak = device.peak(config.precision) if device else None
     if not peak:
         return None
     return flops_per_token * tokens_per_s / peak

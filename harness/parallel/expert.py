@@ -28,7 +28,7 @@ def keep_own(experts: nn.Module, mesh: DeviceMesh) -> None:
     for name, parameter in list(experts.named_parameters()):
         held = own_part(parameter, mesh)
         experts.register_parameter(name, nn.Parameter(held))
-    use_local(experts, Group.along(mesh), held.device_mesh.ndim)
+    use_local(experts, held.device_mesh.ndim)
 
 
 def own_part(parameter: Tensor, mesh: DeviceMesh) -> DTensor:

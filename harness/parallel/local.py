@@ -3,11 +3,8 @@
 from functools import cache, partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-
-from harness.parallel.collectives import Group, all_reduce
 
 
 def local_part(tensor: Tensor) -> Tensor:
@@ -15,43 +12,25 @@ def local_part(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def use_local(module: nn.Module, group: Group, dimensions: int = 1) -> None:
+def use_local(module: nn.Module, dimensions: int = 1) -> None:
     """Let the module's forward see its own parameters, DTensors on a mesh of `dimensions`, as local tensors.
 
-    Where the ranks of `group` all hold the whole of a parameter, its gradient is the sum of theirs.
+    Gradients are those of what the rank did with them: where ranks hold the same of a parameter, summands.
     """
     kind: Any = type(module)
-    module.__class__ = using_local(kind, tuple(module._parameters), group, dimensions)
+    module.__class__ = using_local(kind, tuple(module._parameters), dimensions)
 
 
 @cache
-def using_local(kind: Any, names: tuple[str, ...], group: Group, dimensions: int) -> Any:
+def using_local(kind: Any, names: tuple[str, ...], dimensions: int) -> Any:
     """The class with parameters of these names seen as local tensors; one for all, so that they compile as one."""
-    seen = {name: property(partial(local, name=name, group=group, dimensions=dimensions)) for name in names}
+    seen = {name: property(partial(local, name=name, dimensions=dimensions)) for name in names}
     return type(kind.__name__, (kind,), seen)
 
 
-def local(module: nn.Module, name: str, group: Group, dimensions: int) -> Tensor:
+def local(module: nn.Module, name: str, dimensions: int) -> Tensor:
     """A parameter as forward sees it."""
     parameter: Any = module._parameters[name]
-    if len(parameter.placements) > dimensions:
-        # fully_shard looks its own shards up by the same name, outside forward
-        seen: Tensor = parameter
-    else:
-        seen = parameter.to_local()
-        if all(held.is_replicate() for held in parameter.placements):
-            seen = SumGradient.apply(seen, group)
+    # fully_shard looks its own shards up by the same name, outside forward
+    seen: Tensor = parameter if len(parameter.placements) > dimensions else parameter.to_local()
     return seen
-
-
-class SumGradient(torch.autograd.Function):
-    """What all ranks of a group hold; its gradient is the sum of theirs, taken in fp32."""
-
-    @staticmethod
-    def forward(ctx: Any, held: Tensor, group: Group) -> Tensor:
-        ctx.group = group
-        return held.view_as(held)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return all_reduce(gradient.float(), ctx.group).to(gradient.dtype), None

@@ -96,9 +96,9 @@ class Strategy(ABC):
     @property
     def types(self) -> dict[str, str]:
         """In what types numbers are kept and computed; gradients are reduced and added up in fp32 with all kinds."""
-        (parameters,) = {parameter.dtype for parameter in self.model.parameters()}
+        parameters = {TYPES[parameter.dtype] for parameter in self.model.parameters()}
         return {
-            "parameters": TYPES[parameters],
+            "parameters": " and ".join(sorted(parameters)),
             "compute": TYPES[self.options.compute],
             "reduce": "fp32",
             "accumulate": "fp32",
@@ -139,6 +139,7 @@ class Strategy(ABC):
 
     def update(self, lr: float) -> Tensor:
         """Clip, step at learning rate `lr`, clear; returns the global gradient norm before clipping, on the device."""
+        self.gradients.sum()
         norm = self.gradients.clip(self.options.grad_clip)
         for group in self.optimizer.param_groups:
             group["lr"] = lr

@@ -66,7 +66,7 @@ def split_parameters(name: str, module: nn.Module, mesh: DeviceMesh) -> None:
         placement = placed(name if own == "weight" else own, parameter)
         module.register_parameter(own, nn.Parameter(distribute_tensor(parameter, mesh, [placement])))
     if parameters:
-        use_local(module, Group.along(mesh))
+        use_local(module)
 
 
 def placed(name: str, weight: Tensor) -> Placement:

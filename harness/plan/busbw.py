@@ -36,7 +36,7 @@ def algbw(size: int, seconds: float) -> float:
     """Size over time, bytes per second.
 
     size: the buffer for all_reduce, broadcast, reduce and send_recv; the full tensor for all_gather and
-    reduce_scatter; what one rank sends in all for all_to_all (uneven: the bytes that leave the rank).
+    reduce_scatter; what one rank sends in all for all_to_all, the same to each.
     ValueError where the time is not above zero.
     """
     if seconds <= 0:

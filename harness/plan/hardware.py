@@ -8,7 +8,7 @@ a vendor's "GB" is sometimes 10^9 and sometimes 2^30 bytes. What is not in the t
 import re
 from dataclasses import dataclass
 
-from harness.config import nearest
+from harness.config import Precision, nearest
 
 MIB = 2**20
 
@@ -22,6 +22,10 @@ class Device:
     memory_bytes: int
     peaks: dict[str, float]
     source: str
+
+    def peak(self, precision: Precision) -> float | None:
+        """Dense FLOP/s of the matrix products of that precision, or None where it is not known."""
+        return self.peaks.get("fp8" if precision.float8 else precision.compute)
 
 
 def _peaks(**tera: float) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What degrees move in a step: activations and their gradients, between ranks that share a model or a sequence."""
 
 from collections.abc import Iterator
-from math import prod
+from math import ceil, prod
 
 from harness.config import Config
 from harness.plan import batch
@@ -36,8 +36,9 @@ def _tensor(config: Config, own: Share) -> Iterator[Moved]:
     """Tensor parallelism with split sequences (arXiv:2205.05198).
 
     Each layer gathers the sequence and scatters sums, and so does backward; the embedding only scatters, the head
-    only gathers. Recomputation stops before a block's last sum, but for compiled blocks, which run in one. Routers give
-    their choices to all. Parameters that all ranks have whole get a sum of gradients.
+    only gathers. Recomputation stops before a block's last sum, but for blocks that are one compiled graph. Routers
+    give     their choices to all. Once a step the shards of gradients are summed of parameters that all ranks have
+    whole.
     """
     model, tp, size = config.model, config.parallel.tp, COMPUTE_BYTES[config.precision.compute]
     count, many = batch.accumulation(config), tokens(config)
@@ -45,8 +46,8 @@ def _tensor(config: Config, own: Share) -> Iterator[Moved]:
     layers, stream = 2 * blocks, many * model.dim * size
     ends = own.embedding + own.head
     yield Moved("tp", tp, "all_gather", stream, count * (2 * layers + ends + again * layers))
-    summed_again = again * (layers if config.compile else blocks)
-    yield Moved("tp", tp, "reduce_scatter", stream, count * (2 * layers + ends + summed_again))
+    in_one = sum(is_one_graph(config, index) for index in own.blocks)
+    yield Moved("tp", tp, "reduce_scatter", stream, count * (2 * layers + ends + again * (blocks + in_one)))
     if own.head:
         yield Moved("tp", tp, "all_reduce", many * FP32, count * LOSS_REDUCTIONS)
     routers, forwards = sum(has_experts(model, index) for index in own.blocks), count * (1 + again)
@@ -54,10 +55,18 @@ def _tensor(config: Config, own: Share) -> Iterator[Moved]:
     yield Moved("tp", tp, "all_gather", choices * size, routers * forwards)
     yield Moved("tp", tp, "all_gather", choices * INT64, routers * forwards)
     yield Moved("tp", tp, "reduce_scatter", choices * size, routers * count)
+    shards = batch.shards(config) * config.parallel.cp
     whole = [parameter for index in own.blocks for parameter in block(model, index)] + (head(model) if own.head else [])
     for parameter in whole:
         if parameter.split is None:
-            yield Moved("tp", tp, "all_reduce", prod(parameter.sizes) * FP32, count)
+            first, *rest = parameter.sizes
+            yield Moved("tp", tp, "all_reduce", ceil(first / shards) * prod(rest) * FP32, 1)
+
+
+def is_one_graph(config: Config, index: int) -> bool:
+    """Whether a block compiles in one piece: not where the host has to read how many tokens experts take."""
+    reads = config.parallel.ep > 1 or config.precision.compute == "fp32"
+    return config.compile and not (has_experts(config.model, index) and reads)
 
 
 def _context(config: Config, own: Share) -> Iterator[Moved]:

@@ -163,12 +163,10 @@ def _what_would_help(config: Config, device: Device | None, limit: int) -> str:
     parallel = config.parallel
     sharded = replace(parallel, kind="fsdp", reshard=True, replicas=1)
     # a preset's name says all where there are no degrees beside the kind
-    said = "parallel=fsdp"
-    if batch.shared_by(config) > 1 or parallel.kind == "fsdp":
-        changed = [
-            name for name in ("kind", "reshard", "replicas") if getattr(sharded, name) != getattr(parallel, name)
-        ]
-        said = " ".join(f"parallel.{name}={getattr(sharded, name)}" for name in changed)
+    changed = [name for name in ("kind", "reshard", "replicas") if getattr(sharded, name) != getattr(parallel, name)]
+    said = " ".join(f"parallel.{name}={getattr(sharded, name)}" for name in changed)
+    if changed == ["kind"] and batch.shared_by(config) == 1:
+        said = "parallel=fsdp"
     changes = {
         "activation_checkpointing=full": replace(config, activation_checkpointing="full"),
         "local_batch=1": replace(config, local_batch=1),
@@ -199,7 +197,7 @@ def _fits(config: Config, limit: int) -> bool:
 
 def _seconds(config: Config, device: Device | None, gpus: int) -> float | None:
     """Estimated wall-clock of the point, or None where the device's peak is not known."""
-    peak = device.peaks.get(config.precision.compute) if device else None
+    peak = device.peak(config.precision) if device else None
     if peak is None:
         return None
     work = config.steps * batch.tokens_per_step(config) * flops_per_token(config.model, config.seq_len)

@@ -7,7 +7,6 @@ import pytest
 from plan_configs import config
 
 from harness.config import Config, Parallel
-from harness.plan.batch import accumulation
 from harness.plan.collectives import calls_per_step, traffic
 from harness.plan.model import block_parameters, embedding_parameters, expert_parameters, parameters
 
@@ -77,7 +76,7 @@ def test_parameters_that_tensor_parallel_ranks_have_whole_get_a_sum_of_gradients
     m = made.model
     latent = (m.kv_lora_rank + m.rope_head_dim) * m.dim
     gate = m.experts * m.dim
-    assert moved(made)["tp", "all_reduce"] == accumulation(made) * FP32 * (m.layers * latent + (m.layers - 1) * gate)
+    assert moved(made)["tp", "all_reduce"] == FP32 * (m.layers * latent + (m.layers - 1) * gate)
 
 
 def test_recomputation_repeats_all_of_a_block_but_its_last_sum() -> None:

@@ -175,7 +175,7 @@ def test_a_replicated_model_that_is_too_large_is_sent_to_fsdp() -> None:
     ("parallel", "limit", "help"),
     [
         (Parallel("fsdp", "fsdp", reshard=False), 28, r" parallel\.reshard=True would fit"),
-        (Parallel("hsdp", "hsdp", replicas=4, reshard=False), 28, r" parallel=fsdp would fit"),
+        (Parallel("hsdp", "hsdp", replicas=4), 28, r" parallel\.kind=fsdp parallel\.replicas=1 would fit"),
         (Parallel("hsdp_tp", "hsdp", replicas=8, tp=2), 40, r" parallel\.kind=fsdp parallel\.replicas=1 would fit"),
     ],
 )

@@ -10,8 +10,7 @@ from ranks import run_ranks
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.models.layers import Linear, RMSNorm
-from harness.parallel import local, tensor
+from harness.parallel import gradients, tensor
 
 
 @functools.cache
@@ -125,8 +124,6 @@ def test_a_layer_gathers_its_input_once_and_scatters_its_sum_once(again):
         (SCATTER, stream): 4 * LAYERS + 2 + again * LAYERS,
         # the highest logit, the sum of exponentials and the target's logit of each token
         (REDUCE, TOKENS * FP32): 3,
-        # gradients of norms, summed in fp32
-        (REDUCE, DIM * FP32): 2 * LAYERS + 1,
     }
 
 
@@ -137,10 +134,6 @@ def test_routes_and_latents_cost_next_to_nothing():
     expected[GATHER, chosen * BF16] += routers
     expected[GATHER, chosen * INT64] += routers
     expected[SCATTER, chosen * BF16] += routers
-    # gradients of what all ranks have whole
-    expected[REDUCE, mla["experts"] * DIM * FP32] += routers
-    expected[REDUCE, mla["kv_lora_rank"] * FP32] += mla["layers"]
-    expected[REDUCE, (mla["kv_lora_rank"] + mla["rope_head_dim"]) * DIM * FP32] += mla["layers"]
     assert run_ranks(2, moved, "mla", "none")[0] == expected
 
 
@@ -148,16 +141,8 @@ def own_summand(group, layer, inputs, output):
     return output.chunk(group.size, 1)[group.rank]
 
 
-def own_gradients(kind, right=local.local):
-    """The gradients of what all ranks have whole, unsummed in modules of that kind."""
-
-    def wrong(module, name, group, dimensions):
-        parameter = module._parameters[name]
-        if not isinstance(module, kind) or parameter.device_mesh.ndim > dimensions:
-            return right(module, name, group, dimensions)
-        return parameter.to_local()
-
-    return wrong
+def not_along(name, parameter):
+    return False
 
 
 def counted_by_every_rank(router, group, route=tensor.route_in_parts):
@@ -169,15 +154,14 @@ def counted_by_every_rank(router, group, route=tensor.route_in_parts):
     ("module", "name", "wrong", "shape"),
     [
         (tensor, "part_of_sum", own_summand, "dense"),
-        (local, "local", own_gradients(RMSNorm), "dense"),
-        (local, "local", own_gradients(Linear), "mla"),
+        (gradients, "whole_along", not_along, "dense"),
+        (gradients, "whole_along", not_along, "mla"),
         (tensor, "route_in_parts", counted_by_every_rank, "moe"),
     ],
     ids=["sum of a layer", "gradients of norms", "gradients of gates and latents", "auxiliary gradients"],
 )
 def test_what_is_left_unsummed_or_summed_twice_is_noticed(module, name, wrong, shape, monkeypatch):
     monkeypatch.setattr(module, name, wrong)
-    local.using_local.cache_clear()
     told = run_ranks(2, functools.partial(tiny.through_strategy, degrees={"tp": 2}, shape=shape), "fsdp")
     assert not any(tiny.agree(steps, reference(shape)) for steps in told)
 
