@@ -24,7 +24,7 @@ from harness.models.attention import attention_kernels
 from harness.models.initialize import initialize
 from harness.models.transformer import Transformer, cross_entropy
 from harness.parallel.mesh import Degrees, Mesh
-from harness.parallel.options import Options
+from harness.parallel.options import TYPES, Options
 from harness.parallel.registry import strategy
 from harness.parallel.strategy import Strategy
 from harness.plan.batch import accumulation, data_parallel, tokens_per_step
@@ -39,8 +39,6 @@ from harness.recorder.surroundings import device_name, nccl_start, nvidia_smi, v
 from harness.training.data import Source, source
 from harness.training.loop import train
 from harness.training.schedule import cosine
-
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ def compile_blocks(part: Transformer, checkpointing: str) -> None:
     split layers: torch 2.13 takes a DTensor's mesh for a tensor where attention is recomputed too.
     """
     for block in part.blocks.values():
-        if checkpointing == "full" and (exchanges(block) or split(block)):
+        if checkpointing == "full" and (exchanges(block) or is_split(block)):
             block = block.get_submodule("_checkpoint_wrapped_module")
         block.compile()
 
 
-def split(block: nn.Module) -> bool:
+def is_split(block: nn.Module) -> bool:
     """Whether the block's layers are split over ranks."""
     return any(isinstance(parameter, DTensor) for parameter in block.parameters())

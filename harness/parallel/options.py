@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Types by their names in configurations and records."""
+
 
 @dataclass(frozen=True)
 class Options:

@@ -17,7 +17,7 @@ from harness.parallel.gradients import Gradients
 from harness.parallel.local import local_part
 from harness.parallel.mesh import Mesh
 from harness.parallel.optimizer import adamw
-from harness.parallel.options import Options
+from harness.parallel.options import TYPES, Options
 from harness.parallel.pipeline import Pipeline, split
 from harness.parallel.tensor import loss_in_parallel, tensor_parallel
 
@@ -25,10 +25,6 @@ Microbatch = tuple[Tensor, Tensor]
 """Token ids and target ids, each [local batch, seq], on the rank's device."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
-"""The types' names in configurations and records."""
 
 
 class Strategy(ABC):
@@ -96,14 +92,14 @@ class Strategy(ABC):
     @property
     def types(self) -> dict[str, str]:
         """In what types numbers are kept and computed; gradients are reduced and added up in fp32 with all kinds."""
-        parameters = {TYPES[parameter.dtype] for parameter in self.model.parameters()}
+        names = {kind: name for name, kind in TYPES.items()}
         return {
-            "parameters": " and ".join(sorted(parameters)),
-            "compute": TYPES[self.options.compute],
+            "parameters": " and ".join(sorted({names[parameter.dtype] for parameter in self.model.parameters()})),
+            "compute": names[self.options.compute],
             "reduce": "fp32",
             "accumulate": "fp32",
             "master": "fp32",
-            "moments": TYPES[self.options.state],
+            "moments": names[self.options.state],
         }
 
     @property

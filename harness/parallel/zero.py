@@ -18,6 +18,7 @@ from harness.models.transformer import Transformer
 from harness.parallel.expert import balance
 from harness.parallel.optimizer import adamw
 from harness.parallel.strategy import Strategy
+from harness.plan.prefetch import limits
 
 # on the CPU it would say that it has found no GPU
 logging.getLogger("DeepSpeed").addFilter(lambda record: record.funcName != "get_accelerator")
@@ -188,14 +189,12 @@ class ZeRO3(ZeRO):
         return optimizer
 
     def stage_settings(self, part: Transformer) -> dict[str, Any]:
-        blocks = sorted(sum(elements(parameter) for parameter in block.parameters()) for block in part.blocks.values())
-        head = elements(part.get_parameter("output.weight"))
+        blocks = [sum(elements(parameter) for parameter in block.parameters()) for block in part.blocks.values()]
+        bucket, most = limits(blocks, elements(part.get_parameter("output.weight")))
         return {
             "reduce_scatter": True,
-            # while a block computes, the next is gathered
-            "stage3_prefetch_bucket_size": blocks[-1],
-            # room for that, or for the last block beside the head, with which backward begins
-            "stage3_max_live_parameters": max(sum(blocks[-2:]), blocks[-1] + head),
+            "stage3_prefetch_bucket_size": bucket,
+            "stage3_max_live_parameters": most,
             # all is freed that prefetching has not come by on its way to the next use
             "stage3_max_reuse_distance": 0,
             # small ones travel with their block; kept whole, each would be gathered by itself after every step

@@ -1,6 +1,5 @@
 """What data parallelism moves in a step: gathered parameters and reduced gradients."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import ceil, prod
@@ -21,10 +20,8 @@ from harness.plan.parts import (
     routed,
     share,
 )
+from harness.plan.prefetch import prefetched
 from harness.plan.strategies import KINDS
-
-Weight = tuple[int, int, int]
-"""A parameter: its module, its place there with the smallest first, and how many numbers it has."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ def _zero(config: Config) -> Iterator[Moved]:
 
 
 def _zero3(config: Config) -> Iterator[Moved]:
-    """DeepSpeed's stage 3: parameters are gathered for forward and again for backward, as `_prefetched` tells.
+    """DeepSpeed's stage 3: parameters are gathered for forward and again for backward, as harness.plan.prefetch tells.
 
     Their gradients are scattered at each microbatch.
     """
@@ -117,44 +114,11 @@ def _zero3(config: Config) -> Iterator[Moved]:
     ]
     if model.tied_embeddings:
         modules.append(modules[0])
-    for together in _prefetched(modules):
+    for together in prefetched(modules):
         length = _flat((length for *_, length in together), ranks)
         yield Moved("dp", ranks, "all_gather", COMPUTE_BYTES[config.precision.compute] * length, times)
     scattered = _flat((prod(one.sizes) for one in held(model, own)), ranks)
     yield Moved("dp", ranks, "reduce_scatter", FP32 * scattered, times)
-
-
-def _prefetched(modules: list[list[Weight]]) -> Iterator[list[Weight]]:
-    """What DeepSpeed's PartitionedParameterCoordinator gathers in a microbatch, call by call.
-
-    modules: embedding, blocks, norm and output projection. As each begins, in forward and in backward, DeepSpeed walks
-    on along the uses to come and gathers what is not there, until that is a block or as much is there as may be; with
-    the settings of harness.parallel.zero the walk is always ahead. A parameter that it finds there stays until the use
-    that it has come by; any other is freed after its use. So the output projection stays for backward, and so do last
-    blocks whose end of forward is less than may be there.
-    """
-    blocks = sorted(_numbers(module) for module in modules[1:-2])
-    most = max(sum(blocks[-2:]), blocks[-1] + _numbers(modules[-1]))
-    # each pass begins with the model itself
-    order = [[], *modules, [], *reversed(modules)]
-    uses = deque((weight, turn) for turn, module in enumerate(order) for weight in module)
-    there: set[Weight] = set()
-    reached: dict[Weight, int] = {}
-    for turn, module in enumerate(order):
-        room = min(blocks[-1], most - _numbers(there))
-        ahead: list[Weight] = []
-        while uses and _numbers(ahead) < room:
-            weight, reached[weight] = uses.popleft()
-            if weight not in there:
-                ahead.append(weight)
-                there.add(weight)
-        if ahead:
-            yield ahead
-        there -= {weight for weight in module if reached[weight] == turn}
-
-
-def _numbers(weights: Iterable[Weight]) -> int:
-    return sum(length for *_, length in weights)
 
 
 def _flat(lengths: Iterable[int], ranks: int) -> int:

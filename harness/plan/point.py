@@ -162,9 +162,9 @@ def _what_would_help(config: Config, device: Device | None, limit: int) -> str:
     """The single changes that would fit, the first degree of tp that would, or all that there is to turn."""
     parallel = config.parallel
     sharded = replace(parallel, kind="fsdp", reshard=True, replicas=1)
-    # a preset's name says all where there are no degrees beside the kind
     changed = [name for name in ("kind", "reshard", "replicas") if getattr(sharded, name) != getattr(parallel, name)]
     said = " ".join(f"parallel.{name}={getattr(sharded, name)}" for name in changed)
+    # a preset's name says all where there are no degrees beside the kind
     if changed == ["kind"] and batch.shared_by(config) == 1:
         said = "parallel=fsdp"
     changes = {
