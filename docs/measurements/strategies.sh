@@ -1,11 +1,17 @@
 #!/bin/bash
-# Every point of the study h200-strategies: one host with four GPUs, about twenty minutes. What is given here goes to
-# each command, such as root=/data/studies, or launcher=dry hardware=h200 to see what would run.
+# Every point of the study h200-strategies on one host with four GPUs, about twenty minutes; with GPUS=2 those that two
+# GPUs can run, as the study h200x2-strategies. What is given here goes to each command, such as root=/data/studies, or
+# launcher=dry hardware=h200 to see what would run.
 set -eu
 given=("$@")
+case ${GPUS:-4} in
+    4) study=h200-strategies four=,fsdp_tp,fsdp_cp,hsdp_tp,fsdp_tp_pp ;;
+    2) study=h200x2-strategies four= ;;
+    *) echo "GPUS=$GPUS: must be 4 or 2" >&2; exit 2 ;;
+esac
 
 run() {
-    harness run -m study=h200-strategies gpus_per_node=4 precision=bf16 compile=true seq_len=8192 data=synthetic \
+    harness run -m study=$study gpus_per_node="${GPUS:-4}" precision=bf16 compile=true seq_len=8192 data=synthetic \
         optimizer.lr_warmup=5 steps=30 "$@" "${given[@]}"
 }
 
@@ -13,7 +19,7 @@ one_b() {
     run model=1b local_batch=2 "$@"
 }
 
-one_b parallel=zero1,zero2,zero3,ddp,fsdp,hsdp,tp,fsdp_tp,fsdp_cp,cp,pp,fsdp_pp,hsdp_tp,fsdp_tp_pp
+one_b parallel=zero1,zero2,zero3,ddp,fsdp,hsdp,tp,cp,pp,fsdp_pp$four
 one_b parallel=cp parallel.context=ulysses
 one_b parallel=fsdp_pp parallel.schedule=interleaved parallel.virtual_stages=2
 one_b parallel=fsdp_pp parallel.schedule=zero_bubble parallel.virtual_stages=2 compile=false
