@@ -11,6 +11,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+# whether there is CUDA is asked of the driver's library, which may be used before a fork, and not of CUDA
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+
 
 def _rank(function: Callable[..., Any], rank: int, world: int, file: str, backend: str, results: Any, arguments: Any):
     try:
@@ -23,6 +26,8 @@ def _rank(function: Callable[..., Any], rank: int, world: int, file: str, backen
         if backend == "nccl":
             torch.cuda.set_device(rank)
             device = torch.device("cuda", rank)
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         store = dist.FileStore(file, world)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, device_id=device)
         results.put((rank, function(*arguments), None))

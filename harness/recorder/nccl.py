@@ -88,7 +88,7 @@ def read(issued: Sequence[Entry], groups: Groups) -> Iterator[Operation]:
     """
     known = [(op, entry) for entry in issued if (op := NAMES.get(entry["profiling_name"].split(" ")[0]))]
     spread = uneven([entry for op, entry in known if op == "all_to_all"])
-    ends = {sequence(entry): entry for entry in issued if ends_batch(entry)}
+    ends = batches(issued)
     carriers: dict[tuple[str, bool, int], Entry] = {}
     for _, entry in known:
         number = sequence(entry)
@@ -107,6 +107,20 @@ def read(issued: Sequence[Entry], groups: Groups) -> Iterator[Operation]:
 def seconds(entry: Entry) -> float | None:
     milliseconds = entry.get("duration_ms")
     return None if milliseconds is None else milliseconds / 1e3
+
+
+def batches(issued: Sequence[Entry]) -> dict[tuple[str, bool, int], Entry]:
+    """By `sequence`, the entries at the ends of batches.
+
+    An end comes after its members in their group, and need not say as they do whether it is point-to-point.
+    """
+    ends, last = {}, {}
+    for entry in issued:
+        group = entry["process_group"][0]
+        if ends_batch(entry) and group in last:
+            ends[sequence(last[group])] = entry
+        last[group] = entry
+    return ends
 
 
 def ends_batch(entry: Entry) -> bool:

@@ -136,10 +136,16 @@ def test_an_all_to_all_that_gives_more_than_it_gets_is_uneven_and_so_are_its_lik
 
 
 def batch(number, *members, milliseconds=3.0):
-    """Entries as a coalesced call leaves them: members without durations, and one without tensors for all."""
-    shared = {"process_group": ("2", "mesh_pp"), "is_p2p": True, "p2p_seq_id": number, "collective_seq_id": 7}
-    made = [entry(i, name=name, given=size, milliseconds=None, **shared) for i, (name, size) in enumerate(members)]
-    return [*made, entry(9, name="nccl:coalesced", given=[], milliseconds=milliseconds, **shared)]
+    """Entries as a coalesced call leaves them: members without durations, and one without tensors for all.
+
+    That one is not marked as point-to-point: so on torch 2.11 with NCCL 2.28.9.
+    """
+    shared = {"process_group": ("2", "mesh_pp"), "p2p_seq_id": number, "collective_seq_id": 7}
+    made = [
+        entry(i, name=name, given=size, milliseconds=None, is_p2p=True, **shared)
+        for i, (name, size) in enumerate(members)
+    ]
+    return [*made, entry(9, name="nccl:coalesced", given=[], milliseconds=milliseconds, is_p2p=False, **shared)]
 
 
 def test_a_batch_counts_what_it_sends_once_and_its_time_once():
@@ -151,6 +157,19 @@ def test_a_batch_counts_what_it_sends_once_and_its_time_once():
         ("send_recv", "pp", 40, 0.0, True),
         ("send_recv", "pp", 4000, 0.003, True),
         ("send_recv", "pp", 4000, 0.004, True),
+    ]
+
+
+def test_a_batch_ends_with_its_own_time_beside_collectives_of_the_same_group():
+    shared = {"process_group": ("2", "mesh_pp"), "is_p2p": False, "p2p_seq_id": 1}
+    before, after = (
+        entry(name="nccl:all_reduce", milliseconds=1.0, collective_seq_id=number, **shared) for number in (7, 8)
+    )
+    told = list(read([before, *batch(1, ("nccl:send 0->1", 1000)), after], Groups(LABELS)))
+    assert [(o.op, o.duration, o.batched) for o in told] == [
+        ("all_reduce", 0.001, False),
+        ("send_recv", 0.003, True),
+        ("all_reduce", 0.001, False),
     ]
 
 

@@ -67,7 +67,7 @@ def test_attention_of_shared_sequences_is_that_of_whole_ones(world, how, kv_head
     assert max(run_ranks(world, largest_difference, how, kv_heads, value_width)) < 5e-6
 
 
-def from_parts(device: str, dtype: torch.dtype, backend: SDPBackend, kv_heads: int, width: int, values: int) -> float:
+def from_parts(device: str, dtype: torch.dtype, backend: str, kv_heads: int, width: int, values: int) -> float:
     """The largest difference, as a share of the largest number, of attention in two parts to that in one.
 
     Queries are the last half of a sequence: half of the keys are before them.
@@ -81,9 +81,10 @@ def from_parts(device: str, dtype: torch.dtype, backend: SDPBackend, kv_heads: i
     wanted = torch.nn.functional.scaled_dot_product_attention(whole[0], *repeated, attn_mask=seen)
     wanted.backward(gradient.double())
 
-    with sdpa_kernel(backend):
+    wished = SDPBackend.__members__[backend]
+    with sdpa_kernel(wished):
         kernel = choose(value, width)
-    assert kernel is KERNELS[device, backend.value]
+    assert kernel is KERNELS[device, wished.value]
     parts = [Part(query, key[:, :, own], value[:, :, own], causal, width**-0.5) for own, causal in HALVES]
     before, itself = (kernel.see(part) for part in parts)
     output, sums = prefix.merge(*itself[:2], *before[:2])
@@ -99,7 +100,8 @@ def from_parts(device: str, dtype: torch.dtype, backend: SDPBackend, kv_heads: i
 
 HALVES = [(slice(0, 96), False), (slice(96, 192), True)]
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
-CUDNN, FLASH, EFFICIENT = SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION
+# by name: ranks on GPUs are spawned, and these do not pickle
+CUDNN, FLASH, EFFICIENT = "CUDNN_ATTENTION", "FLASH_ATTENTION", "EFFICIENT_ATTENTION"
 
 
 @pytest.mark.parametrize(
