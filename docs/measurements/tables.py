@@ -132,6 +132,7 @@ STRATEGY_COLUMNS: Columns = {
     "all-gather ms": COLUMNS["all-gather ms"],
     "reduce-scatter ms": COLUMNS["reduce-scatter ms"],
     "all-to-all ms": lambda row: figure(row["all_to_all_s_p50"], "{:.1f}", 1e3),
+    "send/receive ms": lambda row: figure(row["send_recv_s_p50"], "{:.1f}", 1e3),
     "GB a step and rank": moved,
     "graph breaks": graph_breaks,
     "loss": losses,

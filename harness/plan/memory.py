@@ -19,13 +19,14 @@ from harness.plan.strategies import KINDS
 class Memory:
     """Bytes on one rank in a step.
 
-    parameters: those that the optimizer steps, in fp32. compute_copies: parameters gathered or cast for the products,
-    beside them. gradients_last: whether backward frees activations as it makes gradients, so that the two never stand
-    together.
+    parameters: those that the optimizer steps, in fp32. reducing: gradients on their way to the shards. compute_copies:
+    parameters gathered or cast for the products, beside them. gradients_last: whether backward frees activations as it
+    makes gradients, so that the two never stand together.
     """
 
     parameters: int
     gradients: int
+    reducing: int
     optimizer: int
     compute_copies: int
     activations: int
@@ -35,7 +36,7 @@ class Memory:
     @property
     def total(self) -> int:
         """Bytes at the peak of a step."""
-        passing, gradients = self.activations + self.logits, self.gradients
+        passing, gradients = self.activations + self.logits, self.gradients + self.reducing
         peak = max(passing, gradients) if self.gradients_last else passing + gradients
         return self.parameters + self.optimizer + self.compute_copies + peak
 
@@ -45,8 +46,9 @@ def estimate(config: Config) -> Memory:
 
     What the kind shards is divided by the ranks that share a copy, what degrees split by them before that (as in ZeRO,
     arXiv:1910.02054, section 5): parameters and gradients take 4 bytes each and AdamW's two moments 8, or 4 in bf16.
-    ddp's gradients are views of its buckets and stay allocated; others come into being as backward goes, but for those
-    that accumulate.
+    ddp's gradients are views of its buckets and stay allocated; measured peaks hold them twice, as torch makes its
+    buckets anew in the second step. Others come into being as backward goes, but for those that accumulate; fully_shard
+    has those of a block whole before it divides them.
     """
     return max((_on(config, rank) for rank in range(config.parallel.pp)), key=lambda memory: memory.total)
 
@@ -57,12 +59,14 @@ def _on(config: Config, rank: int) -> Memory:
     whole, shard = numbers(held(config.model, own), parallel), _shard(config, own)
     waiting = _in_flight(config, rank)
     accumulates = batch.accumulation(config) > 1
+    fully_sharded = parallel.kind in ("fsdp", "hsdp")
     # fully_shard reduces at the last microbatch, and until then has whole gradients
-    wait = accumulates and parallel.kind in ("fsdp", "hsdp")
-    summed = shard if "gradients" in split and not wait else whole
+    summed = shard if "gradients" in split and not (accumulates and fully_sharded) else whole
+    largest = max(numbers(block(config.model, index) + routed(config.model, index), parallel) for index in own.blocks)
     return Memory(
         parameters=FP32 * (shard if "optimizer" in split else whole),
-        gradients=FP32 * summed,
+        gradients=FP32 * summed * (2 if parallel.kind == "ddp" else 1),
+        reducing=FP32 * largest if fully_sharded and not accumulates else 0,
         optimizer=2 * COMPUTE_BYTES[config.optimizer.state] * (shard if "optimizer" in split else whole),
         compute_copies=size * _copies(config, own, waiting),
         activations=batch.tokens(config) * size * _kept(config, own, waiting),
@@ -136,11 +140,15 @@ def _logits(config: Config, own: Share, waiting: dict[int, int]) -> int:
     """Bytes of the logits and what the loss makes of them.
 
     A compiled loss keeps the logits in the compute type, and backward makes as much of gradients; otherwise it keeps
-    an fp32 copy, and two more pass by. Of microbatches that wait for backward the last stage keeps all.
+    an fp32 copy, and two more pass by. Where the vocabulary is split torch's loss keeps an fp32 copy even compiled,
+    and another passes by beside the gradients; otherwise three. Of microbatches that wait for backward the last stage
+    keeps all.
     """
     if not own.head:
         return 0
     size = COMPUTE_BYTES[config.precision.compute]
     kept, passing = (size, size) if config.compile else (FP32, 2 * FP32)
+    if config.parallel.tp > 1:
+        kept, passing = FP32, passing + FP32
     count = batch.tokens(config) * config.model.vocab_size // config.parallel.tp
     return count * (kept * waiting[own.blocks[-1]] + passing)

@@ -114,7 +114,8 @@ def batches(issued: Sequence[Entry]) -> dict[tuple[str, bool, int], Entry]:
 
     An end comes after its members in their group, and need not say as they do whether it is point-to-point.
     """
-    ends, last = {}, {}
+    ends: dict[tuple[str, bool, int], Entry] = {}
+    last: dict[str, Entry] = {}
     for entry in issued:
         group = entry["process_group"][0]
         if ends_batch(entry) and group in last:

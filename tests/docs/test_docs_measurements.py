@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 from omegaconf import OmegaConf
@@ -17,6 +18,7 @@ from harness.analysis.points import points
 from harness.analysis.read import read_study
 from harness.config import Config
 from harness.plan.collectives import traffic
+from harness.plan.memory import estimate
 
 MEASUREMENTS = Path(__file__).parents[2] / "docs" / "measurements"
 STUDIES = sorted(path.parent for path in MEASUREMENTS.glob("*/study.json"))
@@ -31,17 +33,41 @@ def test_tables_are_made_from_the_studies_points():
     assert tables.filled(page) == page, "run: python docs/measurements/tables.py"
 
 
-def test_the_strategies_can_be_measured_again(tmp_path):
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+def planned(gpus: int, folder: Path) -> set[str]:
+    """Names of the points that `strategies.sh` would run."""
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "GPUS": str(gpus)}
     command = ["bash", str(MEASUREMENTS / "strategies.sh"), "launcher=dry", "hardware=h200"]
-    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "invalid" not in done.stdout
-    planned = set(re.findall(r"^  \[\d+/\d+\] (\S+):", done.stdout, re.MULTILINE))
-    with (MEASUREMENTS / "h200-strategies" / "points.csv").open() as file:
-        # a pipeline that was told to keep what it gathers, as it does anyway, had another name
-        assert planned >= {row["slug"] for row in csv.DictReader(file) if "_pp" not in row["parallel"]}
-    assert sum("1b-fsdp_pp-" in slug for slug in planned) == 4, "one for each schedule"
+    return set(re.findall(r"^  \[\d+/\d+\] (\S+):", done.stdout, re.MULTILINE))
+
+
+def recorded(study: str) -> list[dict[str, str]]:
+    with (MEASUREMENTS / study / "points.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_strategies_can_be_measured_again(tmp_path):
+    assert planned(2, tmp_path) == {row["slug"] for row in recorded("h200x2-strategies")}
+
+
+def test_the_strategies_of_four_gpus_can_be_measured_again(tmp_path):
+    again = planned(4, tmp_path)
+    # a pipeline that was told to keep what it gathers, as it does anyway, had another name
+    assert again >= {row["slug"] for row in recorded("h200-strategies") if "_pp" not in row["parallel"]}
+    assert sum("1b-fsdp_pp-" in slug for slug in again) == 4, "one for each schedule"
+
+
+@pytest.mark.parametrize("row", recorded("h200x2-strategies"), ids=lambda row: row["slug"])
+def test_memory_is_near_the_plan(row):
+    planned = estimate(configured(MEASUREMENTS / row["study"] / "points" / row["slug"])).total
+    assert float(row["peak_memory_bytes"]) == pytest.approx(planned, rel=0.1)
+
+
+def configured(point: Path) -> Config:
+    stored = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(point / "config.yaml"))
+    return cast(Config, OmegaConf.to_object(stored))
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
@@ -68,10 +94,9 @@ def test_device_times_tile_the_synchronised_window(study):
         assert told == pytest.approx(end["time"] - steps[0]["start"], rel=0.01)
 
 
-@pytest.mark.parametrize("point", sorted(MEASUREMENTS.glob("h200-strategies/points/*")), ids=lambda path: path.name)
+@pytest.mark.parametrize("point", sorted(MEASUREMENTS.glob("*-strategies/points/*")), ids=lambda path: path.name)
 def test_the_bytes_that_nccl_moved_are_those_of_the_plan(point):
-    stored = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(point / "config.yaml"))
-    wanted = {(told.group, told.op): (told.bytes, told.count) for told in traffic(OmegaConf.to_object(stored))}
+    wanted = {(told.group, told.op): (told.bytes, told.count) for told in traffic(configured(point))}
     lines = (point / "attempts" / "0" / "events.jsonl").read_text().splitlines()
     samples = [record for record in map(json.loads, lines) if record["kind"] == "collectives"]
     assert samples

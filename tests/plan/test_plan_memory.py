@@ -21,10 +21,10 @@ def test_the_estimate_is_near_what_was_measured_on_h200(row: list[str]) -> None:
     assert f"{estimated:.1f}" == told
 
 
-def test_ddp_keeps_parameters_gradients_and_moments_whole_in_fp32() -> None:
+def test_ddp_keeps_parameters_and_moments_whole_in_fp32_and_two_sets_of_gradients() -> None:
     count = parameters(config("1b").model)
     memory = estimate(config("1b", "ddp", "bf16", gpus_per_node=8))
-    assert (memory.parameters, memory.gradients, memory.optimizer) == (4 * count, 4 * count, 8 * count)
+    assert (memory.parameters, memory.gradients, memory.optimizer) == (4 * count, 8 * count, 8 * count)
 
 
 def test_fsdp_divides_them_by_the_ranks_and_rounds_up() -> None:
@@ -53,6 +53,15 @@ def test_checkpointing_keeps_little_of_a_deep_model(kind: str) -> None:
     assert estimate(full).activations < estimate(point).activations / 8
 
 
+def test_fully_sharded_gradients_of_a_block_are_whole_before_they_are_divided() -> None:
+    one_b = config("1b")
+    point = replace(one_b, parallel=Parallel("fsdp", "fsdp"), gpus_per_node=8)
+    m = one_b.model
+    projections = m.dim * m.head_dim * (2 * m.heads + 2 * m.kv_heads)
+    assert estimate(point).reducing == 4 * (projections + 3 * m.dim * m.ffn_dim + 2 * m.dim)
+    assert estimate(config("1b", "ddp")).reducing == 0
+
+
 @pytest.mark.parametrize("change", [{"local_batch": 2}, {"seq_len": 4096}])
 def test_activations_and_logits_grow_with_the_tokens_and_nothing_else_does(change: dict[str, int]) -> None:
     point = config("125m", "fsdp", "bf16", seq_len=2048, gpus_per_node=4)
@@ -61,9 +70,9 @@ def test_activations_and_logits_grow_with_the_tokens_and_nothing_else_does(chang
 
 
 def test_the_peak_holds_gradients_beside_activations_only_where_they_stand_together() -> None:
-    assert Memory(1, 2, 4, 8, 16, 32, gradients_last=False).total == 63
-    assert Memory(1, 2, 4, 8, 16, 32, gradients_last=True).total == 61
-    assert Memory(1, 100, 4, 8, 16, 32, gradients_last=True).total == 113
+    assert Memory(1, 2, 0, 4, 8, 16, 32, gradients_last=False).total == 63
+    assert Memory(1, 2, 0, 4, 8, 16, 32, gradients_last=True).total == 61
+    assert Memory(1, 60, 40, 4, 8, 16, 32, gradients_last=True).total == 113
 
 
 def test_accumulation_costs_no_memory_with_ddp_and_whole_gradients_with_fsdp() -> None:
@@ -71,7 +80,7 @@ def test_accumulation_costs_no_memory_with_ddp_and_whole_gradients_with_fsdp() -
     fsdp = replace(ddp, parallel=Parallel("fsdp", "fsdp"))
     assert estimate(ddp) == estimate(replace(ddp, global_batch=64))
     once, often = (estimate(replace(fsdp, global_batch=batch)) for batch in (4, 64))
-    assert often == replace(once, gradients=4 * once.gradients, gradients_last=False)
+    assert often == replace(once, gradients=4 * once.gradients, reducing=0, gradients_last=False)
 
 
 def spread(shape: str, kind: str = "fsdp", ranks: int = 8, compute: str = "bf16", **fields: Any) -> Config:
@@ -92,11 +101,18 @@ def test_copies_of_the_model_divide_what_shards_it() -> None:
     assert estimate(spread("1b", "hsdp", replicas=2)).parameters == estimate(spread("1b", ranks=4)).parameters
 
 
+@pytest.mark.parametrize(("compile", "copies", "alone"), [(True, 5, 2), (False, 8, 6)])
+def test_a_loss_over_a_split_vocabulary_keeps_fp32(compile: bool, copies: int, alone: int) -> None:
+    """Logits in bf16 take one copy, those in fp32 two."""
+    logits = 2 * 2048 * config("8b").model.vocab_size
+    assert estimate(spread("8b", compile=compile)).logits == alone * logits
+    assert estimate(spread("8b", compile=compile, tp=2)).logits == copies * logits // 2
+
+
 def test_tensor_parallel_ranks_divide_parameters_logits_and_what_is_not_gathered() -> None:
     one, two = estimate(spread("8b")), estimate(spread("8b", tp=2))
     assert two.parameters == pytest.approx(one.parameters, rel=1e-3)
     assert two.compute_copies == pytest.approx(one.compute_copies / 2, rel=1e-3)
-    assert two.logits == one.logits / 2
     assert one.activations / 2 < two.activations < one.activations
     # two microbatches, so gradients wait whole for the last, of half the model
     assert two.gradients == pytest.approx(4 * parameters(config("8b").model) / 2, rel=1e-3)
