@@ -4,14 +4,15 @@
 # launcher=dry hardware=h200 to see what would run.
 set -eu
 given=("$@")
-case ${GPUS:-4} in
+gpus=${GPUS:-4}
+case $gpus in
     4) study=h200-strategies four=,fsdp_tp,fsdp_cp,hsdp_tp,fsdp_tp_pp ;;
     2) study=h200x2-strategies four= ;;
-    *) echo "GPUS=$GPUS: must be 4 or 2" >&2; exit 2 ;;
+    *) echo "GPUS=$gpus: must be 4 or 2" >&2; exit 2 ;;
 esac
 
 run() {
-    harness run -m study=$study gpus_per_node="${GPUS:-4}" precision=bf16 compile=true seq_len=8192 data=synthetic \
+    harness run -m study=$study gpus_per_node="$gpus" precision=bf16 compile=true seq_len=8192 data=synthetic \
         optimizer.lr_warmup=5 steps=30 "$@" "${given[@]}"
 }
 

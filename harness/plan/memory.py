@@ -46,9 +46,9 @@ def estimate(config: Config) -> Memory:
 
     What the kind shards is divided by the ranks that share a copy, what degrees split by them before that (as in ZeRO,
     arXiv:1910.02054, section 5): parameters and gradients take 4 bytes each and AdamW's two moments 8, or 4 in bf16.
-    ddp's gradients are views of its buckets and stay allocated; measured peaks hold them twice, as torch makes its
-    buckets anew in the second step. Others come into being as backward goes, but for those that accumulate; fully_shard
-    has those of a block whole before it divides them.
+    ddp's gradients are views of its buckets and stay allocated, and its measured peaks with NCCL are higher by as much
+    again. Others come into being as backward goes, but for those that accumulate; fully_shard has those of a block
+    whole before it divides them.
     """
     return max((_on(config, rank) for rank in range(config.parallel.pp)), key=lambda memory: memory.total)
 
@@ -62,7 +62,7 @@ def _on(config: Config, rank: int) -> Memory:
     fully_sharded = parallel.kind in ("fsdp", "hsdp")
     # fully_shard reduces at the last microbatch, and until then has whole gradients
     summed = shard if "gradients" in split and not (accumulates and fully_sharded) else whole
-    largest = max(numbers(block(config.model, index) + routed(config.model, index), parallel) for index in own.blocks)
+    largest = max(_of_blocks(config, own).values())
     return Memory(
         parameters=FP32 * (shard if "optimizer" in split else whole),
         gradients=FP32 * summed * (2 if parallel.kind == "ddp" else 1),
@@ -73,6 +73,12 @@ def _on(config: Config, rank: int) -> Memory:
         logits=_logits(config, own, waiting),
         gradients_last=parallel.kind != "ddp" and not accumulates,
     )
+
+
+def _of_blocks(config: Config, own: Share) -> dict[int, int]:
+    """Numbers of each block's parameters that ranks which share layers and experts leave to this one."""
+    model = config.model
+    return {index: numbers(block(model, index) + routed(model, index), config.parallel) for index in own.blocks}
 
 
 def _shard(config: Config, own: Share) -> int:
@@ -105,7 +111,7 @@ def _copies(config: Config, own: Share, waiting: dict[int, int]) -> int:
     """
     model, parallel = config.model, config.parallel
     vocabulary = numbers(embedding(model), parallel)
-    blocks = {index: numbers(block(model, index) + routed(model, index), parallel) for index in own.blocks}
+    blocks = _of_blocks(config, own)
     few = vocabulary * (own.embedding or own.head) + sum(sorted(blocks.values())[-2:])
     whole = numbers(held(model, own), parallel)
     if parallel.kind in ("fsdp", "hsdp"):

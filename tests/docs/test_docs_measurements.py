@@ -9,25 +9,30 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import cast
+from types import ModuleType
 
 import pytest
-from omegaconf import OmegaConf
 
 from harness.analysis.points import points
 from harness.analysis.read import read_study
-from harness.config import Config
 from harness.plan.collectives import traffic
-from harness.plan.memory import estimate
 
 MEASUREMENTS = Path(__file__).parents[2] / "docs" / "measurements"
 STUDIES = sorted(path.parent for path in MEASUREMENTS.glob("*/study.json"))
 
 
-def test_tables_are_made_from_the_studies_points():
+def script() -> ModuleType:
+    """What writes the tables; docs/ is no package."""
     spec = importlib.util.spec_from_file_location("tables", MEASUREMENTS / "tables.py")
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+tables = script()
+
+
+def test_tables_are_made_from_the_studies_points():
     page = (MEASUREMENTS / "README.md").read_text()
     assert set(re.findall(r"<!-- (?:table|strategies): (\S+) -->", page)) == {study.name for study in STUDIES}
     assert tables.filled(page) == page, "run: python docs/measurements/tables.py"
@@ -61,13 +66,8 @@ def test_the_strategies_of_four_gpus_can_be_measured_again(tmp_path):
 
 @pytest.mark.parametrize("row", recorded("h200x2-strategies"), ids=lambda row: row["slug"])
 def test_memory_is_near_the_plan(row):
-    planned = estimate(configured(MEASUREMENTS / row["study"] / "points" / row["slug"])).total
+    planned = tables.planned_memory(row)
     assert float(row["peak_memory_bytes"]) == pytest.approx(planned, rel=0.1)
-
-
-def configured(point: Path) -> Config:
-    stored = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(point / "config.yaml"))
-    return cast(Config, OmegaConf.to_object(stored))
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
@@ -96,7 +96,7 @@ def test_device_times_tile_the_synchronised_window(study):
 
 @pytest.mark.parametrize("point", sorted(MEASUREMENTS.glob("*-strategies/points/*")), ids=lambda path: path.name)
 def test_the_bytes_that_nccl_moved_are_those_of_the_plan(point):
-    wanted = {(told.group, told.op): (told.bytes, told.count) for told in traffic(configured(point))}
+    wanted = {(told.group, told.op): (told.bytes, told.count) for told in traffic(tables.configured(point))}
     lines = (point / "attempts" / "0" / "events.jsonl").read_text().splitlines()
     samples = [record for record in map(json.loads, lines) if record["kind"] == "collectives"]
     assert samples
