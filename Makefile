@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test test-full lint setup bench-cli
+.PHONY: study test test-full lint setup bench-cli cluster-study
 
 study: setup  ## a first study on this machine, from configuration to its page
 	$(BIN)/harness run -m experiment=demo
@@ -21,6 +21,9 @@ lint: setup  ## format, style, types, and which room may import which
 	$(BIN)/lint-imports
 
 setup: .venv/installed  ## only the .venv, with the harness command in it
+
+cluster-study: setup  ## slurm/scale.sh on a real Slurm of four hosts on this machine (root); judged, in .bench/cluster-study.json
+	$(BIN)/python tests/cluster/study.py
 
 bench-cli: study  ## how long a person waits for the command line; judged, in .bench/cli.json
 	$(BIN)/python -m harness.bench.cli

@@ -96,6 +96,8 @@ def parser() -> argparse.ArgumentParser:
         add_study(reader)
         reader.add_argument("--json", action="store_true", help="one JSON document on standard output instead")
         reader.set_defaults(verb=verb)
+    follow = "show how they stand anew as it changes, until none waits or runs"
+    verbs.choices["status"].add_argument("--watch", action="store_true", help=follow)
 
     publish = verbs.add_parser("publish", help="send a study elsewhere")
     targets = publish.add_subparsers(required=True, metavar="TARGET")
@@ -154,8 +156,13 @@ def parity_verb(arguments: argparse.Namespace) -> int:
 
 
 def status_verb(arguments: argparse.Namespace) -> int:
-    from harness.study.overview import lines, overview
+    from harness.study.overview import lines, overview, watch
 
+    if arguments.watch and arguments.json:
+        raise ValueError("--watch --json: one document cannot follow a study; give one of the two")
+    if arguments.watch:
+        watch(study_dir(arguments))
+        return 0
     document = overview(study_dir(arguments))
     sys.stdout.write(dump(document) if arguments.json else "\n".join(lines(document)) + "\n")
     return 0

@@ -116,7 +116,33 @@ class Launcher:
     """How a point becomes processes."""
 
     name: str = option(FROM_GROUP, "the chosen option's name")
-    kind: str = option(FROM_GROUP, "what starts the processes", choices=("local", "dry"))
+    kind: str = option(FROM_GROUP, "what starts the processes", choices=("local", "srun", "sbatch"))
+    dry: bool = option(False, "print what would be started, and start nothing")
+    time: str | None = option(None, "sbatch: a job's limit as Slurm writes it, such as 30 or 2:00:00")
+    partition: str | None = option(None, "sbatch: partition; null for the cluster's default")
+    account: str | None = option(None, "sbatch: account")
+    qos: str | None = option(None, "sbatch: quality of service")
+    constraint: str | None = option(None, "sbatch: features that hosts must have")
+    exclusive: bool = option(True, "sbatch: whole hosts, so that nothing else is measured with a point")
+    gres: str | None = option(None, "sbatch: generic resources of each host, in place of --gpus-per-node")
+    segment: int | None = option(None, "sbatch: hosts that must be close together, as topology/block has them", least=1)
+    switches: int | None = option(
+        None, "sbatch: most leaf switches between the hosts, as topology/tree has them", least=1
+    )
+    signal_lead_s: int | None = option(
+        None, "sbatch: seconds before a job's end at which its point is ended, its records finished", least=1
+    )
+    requeue: bool = option(False, "sbatch: let Slurm start the job anew after a host's failure")
+    chain: bool = option(False, "sbatch: each point's job waits for the end of the one before")
+    container_image: str | None = option(None, "srun, sbatch: image in which ranks run (pyxis)")
+    container_mounts: str | None = option(
+        None, "srun, sbatch: host:container paths beside those of the study and the source, separated by commas"
+    )
+    numa: str | None = option(
+        None,
+        "bind each GPU's rank to cores near it, as torchrun's --numa-binding; null for all cores of the host",
+        choices=("node", "socket", "exclusive", "core-complex"),
+    )
     timeout_s: float | None = option(
         None, "seconds after which a point's whole tree is killed; null for never", above=0
     )
@@ -179,6 +205,7 @@ class Config:
     repeats: int = option(1, "how often each point is run", least=1)
     repeat: int = option(0, "which repeat this point is; set by the controller", least=0)
     rerun: bool = option(False, "run points again that are already ok")
+    preflight: bool = option(True, "over several hosts: look at them and at what lies between before a point starts")
     compile: bool = option(False, "torch.compile each block")
     activation_checkpointing: str = option(
         "none",

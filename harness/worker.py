@@ -6,13 +6,14 @@ Started by torchrun: `torchrun --nproc-per-node=8 -m harness.worker RUN_DIR`.
 import argparse
 import dataclasses
 import gc
+import json
 import os
 import socket
 import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -35,10 +36,11 @@ from harness.recorder.exchange import Exchange
 from harness.recorder.gloo import GlooSampler
 from harness.recorder.nccl import FlightRecorderSampler
 from harness.recorder.recorder import Recorder
-from harness.recorder.surroundings import device_name, nccl_start, nvidia_smi, versions
+from harness.recorder.surroundings import affinity, cores_here, device_name, nccl_start, nvidia_smi, versions
 from harness.training.data import Source, source
 from harness.training.loop import train
 from harness.training.schedule import cosine
+from launch.environment import changed
 
 
 @dataclass(frozen=True)
@@ -102,12 +104,13 @@ def leave() -> None:
 def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) -> None:
     """Train the point of a run directory and write its records."""
     start, begin = time.time(), time.perf_counter()
+    check_environment(run_dir, environment)
     config = read_config(run_dir)
     device, folder = place.device, run_dir / "attempts" / str(attempt)
     cuda = device.type == "cuda"
     join(place)
     mesh = Mesh(device.type, arranged(config))
-    hosts = gather_hosts(place)
+    hosts = gather_hosts(place, environment)
     rendezvous_s = time.perf_counter() - begin
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -140,6 +143,19 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
     finally:
         if writer is not None:
             writer.close()
+
+
+def check_environment(run_dir: Path, environment: dict[str, str]) -> None:
+    """Raise RuntimeError where this rank does not see the NCCL variables that its controller has written down."""
+    written = run_dir / "env.json"
+    # a rank that was started by hand has whatever its person gave it
+    found = changed(json.loads(written.read_text()), environment) if written.exists() else []
+    if found:
+        more = f" (and {len(found) - 1} more)" if found[1:] else ""
+        raise RuntimeError(
+            f"{found[0]}{more}; something between the launcher and the rank, such as an image's environment, has "
+            "changed it"
+        )
 
 
 def read_config(run_dir: Path) -> Config:
@@ -200,11 +216,20 @@ def open_data(config: Config, trained: Strategy, device: torch.device) -> Source
     )
 
 
-def gather_hosts(place: Place) -> list[str]:
-    """The name of every node, in the order of their first ranks."""
-    names: list[str] = [""] * place.world_size
-    dist.all_gather_object(names, socket.gethostname())
-    return names[:: place.local_world_size]
+def gather_hosts(place: Place, environment: dict[str, str]) -> dict[str, object]:
+    """What the `start` record says of every node, in the order of their first ranks: its name, its ranks' cores."""
+    ranks: list[Any] = [None] * place.world_size
+    dist.all_gather_object(ranks, (socket.gethostname(), cores_here(environment)))
+    names, cores = zip(*ranks, strict=True)
+    size = place.local_world_size
+    hosts = names[::size]
+    if list(names) != [host for host in hosts for _ in range(size)]:
+        raise RuntimeError(f"ranks are on {', '.join(names)}: those of a host must follow each other")
+    return {
+        "hosts": hosts,
+        "master_addr": environment.get("MASTER_ADDR"),
+        "affinity": [affinity(first, cores[first : first + size]) for first in range(0, place.world_size, size)],
+    }
 
 
 def describe(
@@ -212,7 +237,7 @@ def describe(
     trained: Strategy,
     data: Source,
     place: Place,
-    hosts: list[str],
+    hosts: dict[str, object],
     logs: Path,
     environment: dict[str, str],
 ) -> dict[str, object]:
@@ -225,7 +250,7 @@ def describe(
         "backend": dist.get_backend(),
         "device": place.device.type,
         "device_name": device_name(place.device),
-        "hosts": hosts,
+        **hosts,
         "oversubscribed": place.local_world_size > available,
         "parameters": parameters(config.model),
         "tokens_per_step": tokens_per_step(config),

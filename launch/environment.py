@@ -5,6 +5,7 @@ Whole environments hold secrets, so what is recorded comes from an allow-list.
 """
 
 import hashlib
+import json
 import os
 import re
 import time
@@ -22,6 +23,8 @@ RECORDED = re.compile(
     r"|OMP_\w+|(MKL|OPENBLAS)_NUM_THREADS|TORCH_\w+|PYTORCH_\w*ALLOC_CONF|GLOO_SOCKET_IFNAME|FI_\w+|UCX_\w+|LD_PRELOAD"
     r"|SLURM_(JOB_ID|JOB_NAME|JOB_PARTITION|JOB_NUM_NODES|NNODES|NODELIST|JOB_NODELIST|PROCID|NODEID|RESTART_COUNT)"
 )
+# images carry it as a label of their own, and NCCL does not read it
+LABELS = frozenset({"NCCL_VERSION"})
 SECRET = re.compile(r"key|token|secret|passw|credential|auth|psk", re.IGNORECASE)
 
 
@@ -66,8 +69,7 @@ def build(
     """The environment of a point's processes: the caller's own, what the point asks for, and what measuring needs.
 
     What measuring needs wins over what was there, and yields to what is asked for. `gpus` is the number of GPUs of a
-    host, 0 where ranks are CPU processes. A rank has the same number of threads at every scale: a GPU's share of the
-    cores, or one.
+    host, 0 where ranks are CPU processes.
     """
     inherited = dict(os.environ)
     found = ambient()
@@ -75,8 +77,7 @@ def build(
     for name in cleared:
         del inherited[name]
     wanted = {name: text(value) for name, value in requested.items()}
-    threads = max(1, len(os.sched_getaffinity(0)) // gpus) if gpus else 1
-    added = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)}
+    added = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads(gpus))}
     if gpus:
         entries = max(FEWEST_ENTRIES, STEPS_IN_RING * calls_per_step)
         added |= {
@@ -89,6 +90,33 @@ def build(
     added |= {"PYTHONPATH": import_path(), MARKER: str(run_dir)}
     added = {name: value for name, value in added.items() if name not in wanted}
     return Environment(wanted, found, cleared, added, {**inherited, **added, **wanted})
+
+
+def threads(gpus: int) -> int:
+    """A rank's compute threads on this host, the same at every scale: a GPU's share of the cores, or one on CPU."""
+    return max(1, len(os.sched_getaffinity(0)) // gpus) if gpus else 1
+
+
+def changed(document: Mapping[str, Any], variables: Mapping[str, str]) -> list[str]:
+    """What is otherwise in `variables` than env.json says of NCCL's variables, a clause for each.
+
+    Of those that name a secret only the presence is compared, and no value is shown.
+    """
+    asked = document["effective"]
+    found = hidden({name: value for name, value in variables.items() if name.startswith("NCCL_")})
+    return [
+        difference(name, asked.get(name), found.get(name))
+        for name in sorted((asked.keys() | found.keys()) - LABELS)
+        if asked.get(name) != found.get(name)
+    ]
+
+
+def difference(name: str, asked: str | None, found: str | None) -> str:
+    """How a variable is and how it should be, on one line whatever the values hold."""
+    secret = SECRET.search(name)
+    there = "not set" if found is None else "set" if secret else json.dumps(found)
+    wanted = "none" if asked is None else "one" if secret else json.dumps(asked)
+    return f"{name} is {there} on this rank, where {wanted} was asked for"
 
 
 def ambient() -> dict[str, str]:

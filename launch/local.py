@@ -5,6 +5,7 @@ parent leads to all of them. All inherit the marker variable, and by it they are
 """
 
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,3 +97,7 @@ def start(command: list[str], variables: dict[str, str], log: Path) -> subproces
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+if __name__ == "__main__":
+    sys.exit(f"processes {left} could not be ended" if (left := end_marked(sys.argv[1])) else 0)

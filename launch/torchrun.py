@@ -10,29 +10,40 @@ WORKER = "harness.worker"
 FIRST_HOST = "FIRST_HOST"
 
 
-def command(run_dir: Path, attempt: int, nodes: int, ranks_per_node: int, device: str, logs: Path) -> list[str]:
-    """The command of a point's ranks.
+def worker(run_dir: Path, attempt: int, device: str) -> list[str]:
+    """The module that a point's ranks run, with its arguments.
 
     `device` is what the point was planned on, so that ranks that find no usable GPU fail instead of running on CPUs.
-    Over several nodes it is the command of each of them, and the one to meet at has to be filled in.
     """
-    program = [WORKER, str(run_dir), f"--attempt={attempt}", f"--device={device}"]
-    return ranks(program, run_dir.name, nodes, ranks_per_node, logs)
+    return [WORKER, str(run_dir), f"--attempt={attempt}", f"--device={device}"]
 
 
-def ranks(program: list[str], name: str, nodes: int, ranks_per_node: int, logs: Path) -> list[str]:
-    """torchrun of a module and its arguments, with one log folder a rank and a rendezvous of its own on a free port."""
+def command(
+    program: list[str], name: str, nodes: int, ranks_per_node: int, logs: Path, numa: str | None = None
+) -> list[str]:
+    """The command that runs a module's ranks on this machine, which meet on a free port.
+
+    Over several hosts it is the command of each of them, and the one to meet at has to be filled in.
+    """
     meeting = ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
+    meeting = meeting if nodes == 1 else [f"--rdzv-endpoint={FIRST_HOST}:29400"]
+    words = ranks(program, name, nodes, ranks_per_node, numa)
+    return [sys.executable, "-m", "torch.distributed.run", *meeting, logged(logs, 0), *words]
+
+
+def logged(logs: Path, node: int) -> str:
+    """torchrun's word for where the ranks of a host write their logs."""
+    return f"--log-dir={logs / f'node{node}'}"
+
+
+def ranks(program: list[str], name: str, nodes: int, ranks_per_node: int, numa: str | None = None) -> list[str]:
+    """torchrun's words for a module and its arguments, the same on all hosts; `numa` is how it binds ranks to cores."""
     return [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
         "--rdzv-backend=c10d",
-        *(meeting if nodes == 1 else [f"--rdzv-endpoint={FIRST_HOST}:29400"]),
         f"--rdzv-id={name}",
         f"--nnodes={nodes}",
         f"--nproc-per-node={ranks_per_node}",
-        f"--log-dir={logs}",
+        *([f"--numa-binding={numa}"] if numa else []),
         "--redirects=3",
         "-m",
         *program,

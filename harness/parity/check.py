@@ -106,8 +106,8 @@ def refusal(config: Config) -> str | None:
         return f"optimizer.state={config.optimizer.state}: {rounded}; say optimizer.state=fp32"
     if config.data.kind == "synthetic":
         return "data.kind=synthetic: ranks draw their own ids, other ones with each strategy; say data=bytes"
-    if config.launcher.kind != "local":
-        return f"launcher.kind={config.launcher.kind}: parity is seen by training; say launcher=local"
+    if config.launcher.kind != "local" or config.launcher.dry:
+        return f"launcher={config.launcher.name}: parity is seen by training here; say launcher=local"
     return None
 
 

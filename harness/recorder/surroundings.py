@@ -1,9 +1,11 @@
 """What a point ran on, as the ranks see it: versions, devices, what NCCL said at its start."""
 
+import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,40 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 VERSION = re.compile(r"NCCL version (\S+)")
 TRANSPORT = re.compile(r" via (\S+)")
 NETWORK = re.compile(r"Using network (.+?)\s*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Cores:
+    """The cores that a process may run on, and the number of compute threads that it is told to have."""
+
+    cores: int
+    mask: str
+    omp_num_threads: str | None
+
+
+def cores_here(environment: Mapping[str, str]) -> Cores:
+    """This process's cores."""
+    allowed = os.sched_getaffinity(0)
+    return Cores(len(allowed), ranges(allowed), environment.get("OMP_NUM_THREADS"))
+
+
+def affinity(first: int, told: Sequence[Cores]) -> list[dict[str, Any]]:
+    """The cores of a host's ranks, of which `first` is the first; ranks that have the same share an entry."""
+    alike: dict[Cores, list[int]] = {}
+    for rank, cores in enumerate(told, first):
+        alike.setdefault(cores, []).append(rank)
+    return [{"ranks": ranges(ranks), **asdict(cores)} for cores, ranks in alike.items()]
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Whole numbers as compact ranges: `0-15,32-47`."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ",".join("-".join(map(str, run)) for run in runs)
 
 
 def versions() -> dict[str, str | None]:

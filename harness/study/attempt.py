@@ -2,14 +2,13 @@
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.study.files import write_json
 from harness.study.interruption import Interruption
 from harness.study.lease import Lease
 from harness.study.outcome import LAUNCHER_LOG, Outcome, outcome
-from launch.environment import Environment
 from launch.local import Tree
 
 POLL_S = 0.05
@@ -19,7 +18,9 @@ TAKEN_OVER = Outcome("preempted", "another controller took the point over after 
 def run_attempt(
     attempt_dir: Path,
     command: list[str],
-    environment: Environment,
+    start: Callable[[Path], Tree],
+    hosts: Sequence[str],
+    ranks_per_node: int,
     position: int,
     timeout_s: float | None,
     lease: Lease,
@@ -27,7 +28,10 @@ def run_attempt(
     watch: Callable[[], None],
     say: Callable[[str], None],
 ) -> Outcome:
-    """Start the command, wait for its end or bring it about, and judge it. `watch` is called while it runs."""
+    """Start the command, wait for its end or bring it about, and judge it.
+
+    `start` starts it on `hosts`, given the file for its output; `watch` is called while it runs.
+    """
     record = {
         "schema": 1,
         "kind": "launch",
@@ -35,11 +39,12 @@ def run_attempt(
         "attempt": int(attempt_dir.name),
         "command": command,
         "host": socket.gethostname(),
+        "hosts": list(hosts),
         "position": position,
         "queue_s": 0.0,
     }
     log = attempt_dir / "logs" / LAUNCHER_LOG
-    with Tree(command, environment, log) as tree:
+    with start(log) as tree:
         write_json(attempt_dir / "launch.json", {**record, "start": tree.started, "end": None, "exit_code": None})
         cut = wait(tree, timeout_s, lease, interruption, watch)
         ended = time.time()
@@ -55,7 +60,7 @@ def run_attempt(
     write_json(attempt_dir / "launch.json", {**record, "start": tree.started, "end": ended, "exit_code": exit_code})
     if cut is None:
         assert exit_code is not None
-        return outcome(attempt_dir, exit_code)
+        return outcome(attempt_dir, exit_code, hosts, ranks_per_node)
     return Outcome(cut.status, f"{cut.reason}; processes {left} could not be ended") if left else cut
 
 

@@ -2,18 +2,24 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from harness.study.collect import collect
 from harness.study.interruption import Interruption
 from harness.study.order import ordered
 from harness.study.planning import Planned, plan_all
 from harness.study.point import spread
+from harness.study.preflight import Links, look
 from harness.study.preview import counted, dry_run, preview
 from harness.study.progress import Progress
 from harness.study.provenance import provenance
+from harness.study.remaining import Remaining
 from harness.study.rundir import check_study, open_study, plant
+from harness.study.submission import check_all, submit_all
 from harness.study.turn import Session, take
 from launch.devices import Machine, machine
+from launch.launchers import Launcher, Srun, launcher
+from launch.srun import container
 
 FINE = ("ok", "skipped", "oom", "invalid")
 
@@ -24,27 +30,64 @@ def run(arguments: list[str], multirun: bool) -> int:
     points = spread(collect(arguments, multirun, lambda: len(here.gpus)))
     config, study_dir = points[0].config, points[0].study_dir
     check_study(study_dir, config.study)
-    order = plan_all(ordered(points, config.seed), here)
+    most = max(point.config.nodes for point in points)
+    elsewhere = config.launcher.dry or config.launcher.kind == "sbatch"
+    inside = container(config.launcher.container_image, config.launcher.container_mounts, study_dir)
+    started_by = launcher(config.launcher.kind, most if elsewhere else None, inside)
+    hosts: list[dict[str, Any]] = []
+    if isinstance(started_by, Srun) and not elsewhere:
+        here, hosts = look(points, started_by, study_dir)
+    order = plan_all(ordered(points, config.seed), here, len(started_by.hosts))
     if not multirun and (impossible := order[0].impossible):
         raise ValueError(impossible)
     progress = Progress()
-    if config.launcher.kind == "dry":
-        for line in (*preview(order, here), *dry_run(order, here)):
+    if config.launcher.dry:
+        for line in (*preview(order, here), *dry_run(order, here, started_by)):
             progress.say(line)
         return 0
+    if config.launcher.kind == "sbatch":
+        check_all(order)
     open_study(study_dir, config.study)
     for line in preview(order, here):
         progress.say(line)
-    return run_all(order, multirun, here, progress)
+    if config.launcher.kind == "sbatch":
+        with Interruption() as interruption:
+            statuses = submit_all(order, session_of(here, started_by, [], interruption, progress))
+        say_result(statuses, len(order), progress.say)
+        return 0
+    return run_all(order, multirun, here, started_by, hosts, progress)
 
 
-def run_all(order: list[Planned], multirun: bool, here: Machine, progress: Progress) -> int:
-    """Every point's turn, one after the other."""
+def session_of(
+    here: Machine,
+    started_by: Launcher,
+    hosts: list[dict[str, Any]],
+    interruption: Interruption,
+    progress: Progress,
+    patience_s: float = 0.0,
+) -> Session:
+    """What all turns share."""
+    links, remaining = Links(hosts), Remaining(started_by)
+    return Session(
+        here, started_by, links, remaining, provenance(here), interruption, progress, progress.say, patience_s
+    )
+
+
+def run_all(
+    order: list[Planned],
+    multirun: bool,
+    here: Machine,
+    started_by: Launcher,
+    hosts: list[dict[str, Any]],
+    progress: Progress,
+    patience_s: float = 0.0,
+) -> int:
+    """Every point's turn, one after the other; `hosts` are those that the preflight has looked at."""
     with Interruption() as interruption:
         for planned in order:
             with suppress(OSError):  # its turn will meet the same error, and say so
                 plant(planned.point)
-        session = Session(here, provenance(here), interruption, progress, progress.say)
+        session = session_of(here, started_by, hosts, interruption, progress, patience_s)
         statuses = []
         for position, planned in enumerate(order):
             if interruption.signal is None:

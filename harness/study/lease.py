@@ -22,6 +22,7 @@ from launch.environment import job_id
 
 STALE_S = 60.0
 BEAT_S = 10.0
+PATIENT_S = 0.2
 
 
 class Lease:
@@ -92,6 +93,14 @@ def acquire(run_dir: Path) -> Lease | None:
         return None
     finally:
         draft.unlink(missing_ok=True)
+
+
+def acquire_within(run_dir: Path, patience_s: float) -> Lease | None:
+    """Hold the point, if need be when whoever holds it has let it go or has gone stale, but after `patience_s` None."""
+    until = time.monotonic() + patience_s
+    while (held := acquire(run_dir)) is None and time.monotonic() < until:
+        time.sleep(PATIENT_S)
+    return held
 
 
 def holder(run_dir: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from harness.study.events import Events
 
 OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|CUDA out of memory|can't allocate memory|^MemoryError")
 COMMUNICATION = re.compile(
-    r"Dist(Backend|Network|Store)Error|\bnccl|gloo/|Connection (closed|reset) by peer|Watchdog caught collective",
+    r"Dist(Backend|Network|Store)Error|\bnccl(?!_)|gloo/|Connection (closed|reset) by peer|Watchdog caught collective",
     re.IGNORECASE,
 )
 DIVERGED = re.compile(r"^Diverged\b")
 # What torchrun prints of each rank that failed, among them those that it ended itself.
-PRINTED = re.compile(r"rank\s+: (\d+) \(local_rank.*\n\s*exitcode\s+: (-?\d+).*\n\s*error_file: (.*)")
+PRINTED = re.compile(
+    r"time\s+: (\S+)\s*\n.*\n\s*rank\s+: (\d+) \(local_rank.*\n\s*exitcode\s+: (-?\d+).*\n\s*error_file: (.*)"
+)
 LAUNCHER_LOG = "launcher.log"
 
 
@@ -26,6 +29,7 @@ class Outcome:
     status: str
     reason: str | None = None
     rank: int | None = None
+    host: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,18 +48,20 @@ class Failure:
         return "comm_error" if COMMUNICATION.search(self.text) else "failed"
 
 
-def outcome(attempt_dir: Path, exit_code: int) -> Outcome:
-    """Judge an attempt that ended by itself."""
+def outcome(attempt_dir: Path, exit_code: int, hosts: Sequence[str], ranks_per_node: int) -> Outcome:
+    """Judge an attempt on these hosts that ended by itself."""
     ended = any(record["kind"] == "end" for record in Events(attempt_dir / "events.jsonl").new())
     if exit_code == 0:
         return Outcome("ok") if ended else Outcome("failed", "the processes ended well, but the record has no end")
-    guilty = first(raised(attempt_dir / "logs"), died(attempt_dir / "logs"))
+    guilty = first(raised(attempt_dir / "logs", ranks_per_node), died(attempt_dir / "logs", ranks_per_node))
     if guilty is None:
-        log = attempt_dir / "logs" / LAUNCHER_LOG
-        said = telling_line(log) if log.exists() else ""
+        logs = [attempt_dir / "logs" / LAUNCHER_LOG, *sorted((attempt_dir / "logs").glob("node*.log"))]
+        said = next(filter(None, (telling_line(log) for log in logs[::-1] if log.exists())), "")
         return Outcome("failed", f"the launcher ended with {named(exit_code)}" + (f": {said}" if said else ""))
+    host = hosts[guilty.rank // ranks_per_node]
+    where = f" on {host}" if len(hosts) > 1 else ""
     after = " (after the end of training)" if ended else ""
-    return Outcome(guilty.status, f"rank {guilty.rank}: {guilty.text}{after}", guilty.rank)
+    return Outcome(guilty.status, f"rank {guilty.rank}{where}: {guilty.text}{after}", guilty.rank, host)
 
 
 def first(raised: list[Failure], died: list[Failure]) -> Failure | None:
@@ -68,13 +74,19 @@ def first(raised: list[Failure], died: list[Failure]) -> Failure | None:
     return died[0] if died else None
 
 
-def raised(logs: Path) -> list[Failure]:
+def raised(logs: Path, ranks_per_node: int) -> list[Failure]:
     """The exceptions of all ranks, earliest first, from the error files that torchrun's `@record` writes.
 
     Their own time stamps are whole seconds; the files' are finer.
     """
-    files = sorted(logs.glob("*/attempt_*/*/error.json"), key=lambda path: path.stat().st_mtime_ns)
-    return [Failure(int(path.parent.name), line) for path in files if (line := message(path))]
+    files = sorted(logs.glob("node*/*/attempt_*/*/error.json"), key=lambda path: path.stat().st_mtime_ns)
+    return [Failure(rank_of(path, logs, ranks_per_node), line) for path in files if (line := message(path))]
+
+
+def rank_of(path: Path, logs: Path, ranks_per_node: int) -> int:
+    """The rank that a file below logs/node<k>/ belongs to; torchrun's folders have its number on its host."""
+    node = int(path.relative_to(logs).parts[0].removeprefix("node"))
+    return node * ranks_per_node + int(path.parent.name)
 
 
 def message(path: Path) -> str | None:
@@ -87,17 +99,25 @@ def message(path: Path) -> str | None:
     return str(text).strip().split("\n")[0]
 
 
-def died(logs: Path) -> list[Failure]:
+def died(logs: Path, ranks_per_node: int) -> list[Failure]:
     """The ranks that ended without an exception, in the order in which torchrun saw them, root cause first."""
-    log = logs / LAUNCHER_LOG
+    printed = []
+    for log in (logs / LAUNCHER_LOG, *sorted(logs.glob("node*.log"))):
+        # a torchrun tells its root cause last
+        printed += PRINTED.findall(log.read_text(errors="replace"))[::-1] if log.exists() else []
     found = []
-    for rank, code, error_file in PRINTED.findall(log.read_text(errors="replace") if log.exists() else ""):
+    for _, rank, code, error_file in sorted(printed, key=lambda told: told[0]):
         if error_file.strip() == "<N/A>" and int(code) != -signal.SIGTERM:
             # A rank that is killed has no last words; what it said before has nothing to do with it.
-            files = [] if int(code) == -signal.SIGKILL else logs.glob(f"*/attempt_*/{rank}/stderr.log")
+            files = [] if int(code) == -signal.SIGKILL else logs.glob(stderr_of(int(rank), ranks_per_node))
             said = next(map(telling_line, files), "")
             found.append(Failure(int(rank), f"ended with {named(int(code))}" + (f": {said}" if said else "")))
-    return found[::-1]
+    return found
+
+
+def stderr_of(rank: int, ranks_per_node: int) -> str:
+    node, local_rank = divmod(rank, ranks_per_node)
+    return f"node{node}/*/attempt_*/{local_rank}/stderr.log"
 
 
 def named(code: int) -> str:

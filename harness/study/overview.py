@@ -1,36 +1,44 @@
 """How a study stands, point by point."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
 from harness.study.lease import holder
 from harness.study.rundir import check_schema, point_dirs, read_status
+from launch import allocation
+
+LOOK_S = 2.0
+ACTIVE = ("queued", "running")
+OPEN = ("pending", *ACTIVE)
+QUIET_S = 60.0
 
 
 def overview(study_dir: Path) -> dict[str, Any]:
-    """The document of `harness status --json`. A point that runs, but that nobody holds, is `lost`."""
+    """The document of `harness status --json`.
+
+    A point is `lost` that runs, but that nobody holds, or that is queued, but whose job has ended.
+    """
     check_schema(study_dir)
-    points, warnings = [], []
+    points, warnings, ended = [], [], set()
+    # Before the points are read for good: a job that has ended by now has written how its point ended.
+    try:
+        ended = ended_jobs(study_dir)
+    except (OSError, ValueError) as error:
+        warnings.append(f"Slurm could not be asked whether queued points still wait: {error}")
     for run_dir in point_dirs(study_dir):
         try:
-            status, held = read_status(run_dir), holder(run_dir)
+            points.append(entry(run_dir, ended))
         except (OSError, ValueError) as error:
             warnings.append(f"point {run_dir.name} is left out: {error}")
-            continue
-        points.append(
-            {
-                "slug": run_dir.name,
-                "status": status["status"] if status else "pending",
-                "time": status["time"] if status else None,
-                "reason": status["reason"] if status else None,
-                "rank": status["rank"] if status else None,
-                "holder": {key: held.get(key) for key in ("host", "pid", "job")} if held else None,
-                "lost": bool(status and status["status"] == "running" and not held),
-            }
-        )
     counts = Counter(point["status"] for point in points)
     return {
         "schema": 1,
@@ -44,14 +52,89 @@ def overview(study_dir: Path) -> dict[str, Any]:
     }
 
 
+def ended_jobs(study_dir: Path) -> set[str]:
+    """The jobs of queued points that Slurm does not know as waiting or running; it is asked once for all of them."""
+    queued = set()
+    for run_dir in point_dirs(study_dir):
+        with suppress(OSError, ValueError):  # told where the point is read for good
+            status = read_status(run_dir) or {}
+            if status.get("status") == "queued" and status.get("job"):
+                queued.add(status["job"])
+    return queued - allocation.waiting(sorted(queued))
+
+
+def entry(run_dir: Path, ended: set[str]) -> dict[str, Any]:
+    """A point's part of the document; `ended` are jobs that will not start any more."""
+    status, held = read_status(run_dir) or {}, holder(run_dir)
+    if status.get("status") == "running" and not held:
+        status = read_status(run_dir) or {}  # it may have ended between the two looks
+    stands, job = status.get("status", "pending"), status.get("job")
+    return {
+        "slug": run_dir.name,
+        "status": stands,
+        "time": status.get("time"),
+        "reason": status.get("reason"),
+        "rank": status.get("rank"),
+        "host": status.get("host"),
+        "job": job,
+        "holder": {key: held.get(key) for key in ("host", "pid", "job")} if held else None,
+        "lost": (stands == "running" and not held) or (stands == "queued" and job in ended),
+    }
+
+
 def lines(document: dict[str, Any]) -> Iterator[str]:
     """The same for a person."""
     counts = ", ".join(f"{number} {status}" for status, number in document["counts"].items())
     yield f"study {document['study']}: {counts or 'no points yet'}"
     width = max((len(point["slug"]) for point in document["points"]), default=0)
     for point in document["points"]:
-        held = f" (process {point['holder']['pid']} on {point['holder']['host']})" if point["holder"] else ""
-        lost = " (its controller has disappeared)" if point["lost"] else ""
+        notes = ", ".join(remarks(point, Path(document["path"]) / "points" / point["slug"]))
         reason = f": {point['reason']}" if point["reason"] else ""
-        yield f"  {point['slug']:<{width}}  {point['status']}{held}{lost}{reason}"
+        yield f"  {point['slug']:<{width}}  {point['status']}{notes and f' ({notes})'}{reason}"
     yield from document["warnings"]
+
+
+def remarks(point: dict[str, Any], run_dir: Path) -> Iterator[str]:
+    """What stands in brackets behind a point's status: its job, who holds it, and what is wrong with either."""
+    job, held = point["job"], point["holder"]
+    if point["lost"] and point["status"] == "queued":
+        yield f"job {job} has ended without starting it, see {run_dir / f'job-{job}.log'}"
+    elif job:
+        yield f"job {job}"
+    if held:
+        yield f"process {held['pid']} on {held['host']}"
+    if point["lost"] and point["status"] == "running":
+        yield "its controller has disappeared"
+
+
+def watch(study_dir: Path) -> None:
+    """Show the study until nothing in it waits or runs: drawn anew on a terminal, elsewhere the lines that changed."""
+    console = Console(force_terminal=sys.stdout.isatty(), highlight=False)
+    if console.is_interactive:
+        with Live(console=console, auto_refresh=False) as live:
+            for now in changes(study_dir):
+                live.update(Text("\n".join(now)), refresh=True)
+        return
+    before: list[str] = []
+    for now in changes(study_dir):
+        sys.stdout.writelines(f"{line}\n" for line in now if line not in before)
+        sys.stdout.flush()
+        before = now
+
+
+def changes(study_dir: Path) -> Iterator[list[str]]:
+    """The lines for a person, now and whenever they have changed, until no point is going to change by itself."""
+    shown: list[str] = []
+    while True:
+        document = overview(study_dir)
+        if (now := list(lines(document))) != shown:
+            yield now
+            shown = now
+        live = [point for point in document["points"] if not point["lost"]]
+        if not any(point["status"] in OPEN for point in live):
+            return
+        # between two points none runs; what then stays pending has nobody who would start it
+        latest = max((point["time"] or 0.0 for point in live), default=0.0)
+        if all(point["status"] not in ACTIVE for point in live) and time.time() - latest > QUIET_S:
+            return
+        time.sleep(LOOK_S)

@@ -27,17 +27,18 @@ class Planned:
         return self.plan
 
 
-def plan_all(points: list[Point], machine: Machine) -> list[Planned]:
-    """Plan every point against this machine, or against the one that it names."""
-    return [planned(point, machine) for point in points]
+def plan_all(points: list[Point], machine: Machine, hosts: int = 1) -> list[Planned]:
+    """Plan every point against `hosts` machines like this one, or against the one that it names."""
+    return [planned(point, machine, hosts) for point in points]
 
 
-def planned(point: Point, machine: Machine) -> Planned:
+def planned(point: Point, machine: Machine, hosts: int) -> Planned:
     config = point.config
     try:
         check_fields(config)
-        if config.launcher.kind == "local":
-            check_here(config, machine)
+        if not away(config):
+            check_here(config, machine, hosts)
+        check_numa(config, machine)
         device, limit = target(config, machine)
         made = plan(config, device, limit)
         check_kernels(config, gpu_of_ranks(config, machine), elsewhere(config) or find_spec("torchao") is not None)
@@ -51,6 +52,8 @@ def target(config: Config, machine: Machine) -> tuple[Device | None, int | None]
     if config.hardware.name != "auto":
         device = named(config.hardware.name)
         return device, device.memory_bytes
+    if config.launcher.kind == "sbatch":
+        return gpu_here(machine), None  # the job's own hosts are asked when it starts
     if machine.gpus:
         return gpu_here(machine), min(gpu.memory_bytes for gpu in machine.gpus)
     return None, machine.memory_bytes // config.gpus_per_node
@@ -64,10 +67,12 @@ def gpu_here(machine: Machine) -> Device | None:
     return find(first.name) or Device(first.name, first.name, first.memory_bytes, peaks={}, source="the driver")
 
 
-def check_here(config: Config, machine: Machine) -> None:
-    """Raise ValueError for a scale that this machine does not have."""
-    if config.nodes > 1:
+def check_here(config: Config, machine: Machine, hosts: int) -> None:
+    """Raise ValueError for a scale that this machine, and others like it, do not have."""
+    if config.launcher.kind == "local" and config.nodes > 1:
         raise ValueError(f"nodes={config.nodes}: launcher=local starts processes on this machine only; say nodes=1")
+    if config.nodes > hosts:
+        raise ValueError(f"nodes={config.nodes}: this allocation has {hosts} hosts")
     if machine.gpus and config.gpus_per_node > len(machine.gpus):
         raise ValueError(f"gpus_per_node={config.gpus_per_node}: this machine shows {len(machine.gpus)} GPUs")
     if not machine.gpus and config.gpus_per_node > MOST_CPU_RANKS:
@@ -76,9 +81,23 @@ def check_here(config: Config, machine: Machine) -> None:
         )
 
 
+def check_numa(config: Config, machine: Machine) -> None:
+    """Raise ValueError for ranks that are to be bound near GPUs and have none; of a job, its own hosts can tell."""
+    if config.launcher.numa and config.launcher.kind != "sbatch" and not on_gpus(config, machine):
+        raise ValueError(
+            f"launcher.numa={config.launcher.numa}: binds each rank to cores near its GPU, and these ranks are CPU "
+            "processes; say launcher.numa=null"
+        )
+
+
+def away(config: Config) -> bool:
+    """Whether the point does not start here: it is only shown, or submitted."""
+    return config.launcher.dry or config.launcher.kind == "sbatch"
+
+
 def elsewhere(config: Config) -> bool:
-    """Whether the point is only planned, for a machine that need not be this one."""
-    return config.launcher.kind == "dry" and config.hardware.name != "auto"
+    """Whether the point is planned for a machine that need not be this one."""
+    return away(config) and config.hardware.name != "auto"
 
 
 def gpu_of_ranks(config: Config, machine: Machine) -> Device | None:

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.config import Config
@@ -10,9 +11,11 @@ from harness.plan.nccl import doubts
 from harness.plan.point import Plan
 from harness.plan.strategies import DEGREES
 from harness.study.planning import Planned, on_gpus, oversubscribed
-from launch import torchrun
-from launch.devices import Machine
+from harness.study.point import Point
+from launch import sbatch, torchrun
+from launch.devices import Machine, torch_has_cuda
 from launch.environment import Environment, ambient, build, hidden
+from launch.launchers import Launcher, Local
 
 
 def preview(order: list[Planned], machine: Machine) -> Iterator[str]:
@@ -89,23 +92,68 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing if number == 1 else plural}"
 
 
-def dry_run(order: list[Planned], machine: Machine) -> Iterator[str]:
-    """Each point's environment and command, exactly as they would be."""
+def dry_run(order: list[Planned], machine: Machine, launcher: Launcher) -> Iterator[str]:
+    """Each point's environment and command, exactly as they would be; those of a job after the job's own."""
+    before = None
     for position, planned in enumerate(order, 1):
         if planned.plan is None:
             continue
-        environment, command = commanded(planned, machine)
         yield ""
         yield f"[{position}/{len(order)}] {planned.point.slug}"
-        for name in environment.cleared:
-            yield f"unset {name}"
-        shown = hidden({**environment.ambient, **environment.added, **environment.requested})
-        for name, value in sorted(shown.items()):
-            if name not in environment.cleared:
-                yield f"export {name}={shlex.quote(value)}"
-        if (nodes := planned.point.config.nodes) > 1:
-            yield f"# on each of {nodes} hosts, {torchrun.FIRST_HOST} being one of them"
-        yield shlex.join(command)
+        chosen = planned.point.config.launcher
+        if chosen.kind == "sbatch":
+            job = job_of(planned.point)
+            yield shlex.join(job.command(before))
+            yield f"# {job.path}:"
+            yield job.script.rstrip()
+            yield "# in the job:"
+            before = f"JOB_{position}" if chosen.chain else None
+        yield from shown(planned, machine, launcher)
+
+
+def shown(planned: Planned, machine: Machine, launcher: Launcher) -> Iterator[str]:
+    """The environment and the command of a point's ranks, for a shell."""
+    environment, command = commanded(planned, machine, launcher)
+    for name in environment.cleared:
+        yield f"unset {name}"
+    variables = hidden({**environment.ambient, **environment.added, **environment.requested})
+    for name, value in sorted(variables.items()):
+        if name not in environment.cleared:
+            yield f"export {name}={shlex.quote(value)}"
+    if (nodes := planned.point.config.nodes) > 1 and isinstance(launcher, Local):
+        yield f"# on each of {nodes} hosts, {torchrun.FIRST_HOST} being one of them"
+    yield shlex.join(command)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What Slurm gets for a point: a script, and the options with which it is submitted."""
+
+    path: Path
+    script: str
+    options: list[str]
+
+    def command(self, after: str | None) -> list[str]:
+        """Its submission; `after` is a job that has to end before."""
+        return sbatch.command(self.path, self.options, after)
+
+
+def job_of(point: Point) -> Job:
+    """A point's job. ValueError, one sentence, for what a job script cannot hold."""
+    config, run_dir = point.config, point.run_dir
+    script = sbatch.script(run_dir)
+    gpus = config.gpus_per_node if takes_gpus(config) else 0
+    options = sbatch.options(asdict(config.launcher), point.slug, config.nodes, gpus, run_dir)
+    return Job(run_dir / "job.sh", script, options)
+
+
+def takes_gpus(config: Config) -> bool:
+    """Whether a job has to ask for GPUs.
+
+    The machine that submits need not have any, so its own say nothing. The ranks run its torch, which uses none where
+    it is a build for CPUs; a person who names the hardware says that there are some.
+    """
+    return config.hardware.name != "auto" or torch_has_cuda()
 
 
 def attempt_dir(run_dir: Path) -> Path:
@@ -113,17 +161,19 @@ def attempt_dir(run_dir: Path) -> Path:
     return run_dir / "attempts" / "0"
 
 
-def commanded(planned: Planned, machine: Machine) -> tuple[Environment, list[str]]:
+def commanded(planned: Planned, machine: Machine, launcher: Launcher) -> tuple[Environment, list[str]]:
     """The environment and the command of a point."""
     config, run_dir = planned.point.config, planned.point.run_dir
-    logs, gpus = attempt_dir(run_dir) / "logs", on_gpus(config, machine)
+    folder, gpus = attempt_dir(run_dir), on_gpus(config, machine)
     environment = build(
         config.nccl.env,
         config.nccl.ambient == "clear",
         run_dir,
-        logs,
+        folder / "logs",
         (len(machine.gpus) or config.gpus_per_node) if gpus else 0,
         calls_per_step(config),
     )
-    device = "cuda" if gpus else "cpu"
-    return environment, torchrun.command(run_dir, 0, config.nodes, config.gpus_per_node, device, logs)
+    program = torchrun.worker(run_dir, 0, "cuda" if gpus else "cpu")
+    ranks = (config.nodes, config.gpus_per_node)
+    command = launcher.command(program, run_dir.name, folder, *ranks, environment, config.launcher.numa)
+    return environment, command

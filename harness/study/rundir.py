@@ -14,7 +14,7 @@ from harness.plan.point import check_study_name
 from harness.study import lease
 from harness.study.files import read_json, write_json, write_text
 from harness.study.point import Point
-from launch.environment import hidden
+from launch.environment import hidden, job_id
 
 SCHEMA = 1
 STATUS = {"time", "attempt", "status", "reason", "rank"}
@@ -76,9 +76,15 @@ def yaml_of(point: Point) -> str:
 
 
 def write_status(
-    run_dir: Path, status: str, reason: str | None = None, rank: int | None = None, attempt: int | None = None
+    run_dir: Path,
+    status: str,
+    reason: str | None = None,
+    rank: int | None = None,
+    host: str | None = None,
+    attempt: int | None = None,
+    job: str | None = None,
 ) -> None:
-    """Say how the point stands."""
+    """Say how the point stands; in a job of Slurm, or for one that is named, with its number."""
     write_json(
         run_dir / "status.json",
         {
@@ -89,6 +95,8 @@ def write_status(
             "status": status,
             "reason": reason,
             "rank": rank,
+            "host": host,
+            "job": job or job_id(),
         },
     )
 

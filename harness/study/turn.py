@@ -15,13 +15,16 @@ from harness.study.interruption import Interruption
 from harness.study.mirror import Mirror
 from harness.study.outcome import Outcome
 from harness.study.planning import Planned
+from harness.study.preflight import Links
 from harness.study.preview import attempt_dir, commanded, counted
 from harness.study.progress import Progress
 from harness.study.provenance import changes, environment_changes, stamped
+from harness.study.remaining import Remaining
 from harness.study.rundir import archive, plant, read_status, write_config, write_status
 from launch import torchrun
 from launch.devices import Machine
 from launch.environment import Environment
+from launch.launchers import Launcher
 from launch.local import end_marked, markers
 
 SKIPPED = Outcome("skipped")
@@ -32,17 +35,22 @@ class Session:
     """What all turns of one run of the controller share."""
 
     machine: Machine
+    launcher: Launcher
+    links: Links
+    remaining: Remaining
     provenance: dict[str, Any]
     interruption: Interruption
     progress: Progress
     say: Callable[[str], None]
+    patience_s: float
+    """How long to wait for a point that somebody else holds."""
 
 
 def take(planned: Planned, position: int, title: str, session: Session) -> Outcome:
     """One point's turn; what is wrong with the point is its outcome."""
     point, run_dir, say = planned.point, planned.point.run_dir, session.say
     plant(point)
-    held = lease.acquire(run_dir)
+    held = lease.acquire_within(run_dir, session.patience_s)
     if held is not None:
         with held:
             try:
@@ -86,6 +94,9 @@ def set_aside(run_dir: Path, status: dict[str, Any] | None, held: lease.Lease) -
 def start(planned: Planned, position: int, title: str, session: Session, held: lease.Lease) -> Outcome:
     """Run a held point, or say why it cannot run."""
     if planned.plan is not None:
+        if late := session.remaining.lacks(planned):
+            session.say(f"{title}: pending, {late}")
+            return Outcome("pending", late)
         return run(planned, position, title, session, held)
     write_config(planned.point)
     write_status(planned.point.run_dir, "invalid", planned.impossible)
@@ -116,7 +127,7 @@ def differences(planned: Planned, session: Session) -> list[str]:
         provenance, environment = read_json(run_dir / "provenance.json"), read_json(run_dir / "env.json")
     except ValueError as error:
         return [str(error)]
-    now = commanded(planned, session.machine)[0].document()
+    now = commanded(planned, session.machine, session.launcher)[0].document()
     return [*changes(provenance or {}, session.provenance), *environment_changes(environment or {}, now)]
 
 
@@ -124,26 +135,33 @@ def run(planned: Planned, position: int, title: str, session: Session, held: lea
     """Run a held point and write how it ended. A full disk or a vanished one is an end too, told if it can be."""
     point, run_dir, say = planned.point, planned.point.run_dir, session.say
     folder, begin = attempt_dir(point.run_dir), time.monotonic()
+
+    def tell(words: str) -> None:
+        say(f"{title}: {words}")
+
     pace = Pace(folder / "events.jsonl")
     # The mirror waits for the last status, so it is finished after that is written.
     with ExitStack() as cleanup:
         try:
             environment, command = describe(planned, session)
             write_status(run_dir, "running", attempt=0)
+            apart = session.links.check(planned, session.launcher, held, session.interruption, tell)
             say(f"{title}: started, {counted(point.ranks, 'rank')}")
             if point.config.record.wandb != "disabled":
                 cleanup.callback(Mirror(run_dir, folder / "logs" / "mirror.log").finish, session.interruption)
             with session.progress.point(title, point.config.steps, pace) as watch:
-                outcome = run_attempt(
+                outcome = apart or run_attempt(
                     folder,
                     command,
-                    environment,
+                    lambda log: session.launcher.start(command, environment, log, point.config.nodes),
+                    session.launcher.hosts[: point.config.nodes],
+                    point.config.gpus_per_node,
                     position,
                     point.config.launcher.timeout_s,
                     held,
                     session.interruption,
                     watch,
-                    lambda words: say(f"{title}: {words}"),
+                    tell,
                 )
             pace.read_on()
         except OSError as error:
@@ -151,7 +169,8 @@ def run(planned: Planned, position: int, title: str, session: Session, held: lea
         else:
             outcome = outcome if held.ours() else TAKEN_OVER
         if held.ours():
-            write_status(run_dir, outcome.status, outcome.reason, outcome.rank, attempt=0)
+            write_status(run_dir, outcome.status, outcome.reason, outcome.rank, outcome.host, attempt=0)
+        session.remaining.took(time.monotonic() - begin)
         figures = [*pace.figures(), f"{time.monotonic() - begin:.1f} s"]
         say(f"{title}: {outcome.status}, {', '.join(figures)}" + (f"; {outcome.reason}" if outcome.reason else ""))
     if (mirrored := read_json(run_dir / "mirror.json")) and mirrored.get("reason"):
@@ -163,7 +182,7 @@ def describe(planned: Planned, session: Session) -> tuple[Environment, list[str]
     """Write what the point runs, where, and with what; its environment and its command."""
     run_dir = planned.point.run_dir
     (attempt_dir(run_dir) / "logs").mkdir(parents=True, exist_ok=True)
-    environment, command = commanded(planned, session.machine)
+    environment, command = commanded(planned, session.machine, session.launcher)
     write_config(planned.point)
     write_json(run_dir / "provenance.json", stamped(session.provenance))
     write_json(run_dir / "env.json", environment.document())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from launch import torchrun
-from launch.environment import Environment, build, masked
+from launch.environment import Environment, build, changed, masked
 
 SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
@@ -74,6 +74,50 @@ def test_a_rank_has_its_devices_share_of_the_cores_or_one(monkeypatch: pytest.Mo
     assert made(gpus=4).added["OMP_NUM_THREADS"] == "16"
     assert made(gpus=128).added["OMP_NUM_THREADS"] == "1"
     assert made(gpus=0).added["OMP_NUM_THREADS"] == "1"
+
+
+HOSTILE = ("=mlx5_0:1,mlx5_1:1", "^lo,docker0", 'a "quoted" one', "it's two words", "", "$(x); `y`", "two\nlines")
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_variables_that_arrive_as_they_are_recorded_are_unchanged(value: str) -> None:
+    environment = made({"NCCL_X": value})
+    document = json.loads(json.dumps(environment.document()))
+    assert changed(document, {**environment.variables, "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}) == []
+    [told] = changed(document, {**environment.variables, "NCCL_X": value + " "})
+    assert told.startswith(f"NCCL_X is {json.dumps(value + ' ')} on this rank, where {json.dumps(value)} was asked for")
+    assert "\n" not in told
+
+
+def test_missing_different_and_additional_variables_are_told_by_name() -> None:
+    environment = made({"NCCL_A": "1", "NCCL_B": "^lo", "NCCL_C": ""}, gpus=0)
+    assert changed(environment.document(), {"NCCL_B": "eth0", "NCCL_C": "", "NCCL_D": "=a,b", "OTHER": "x"}) == [
+        'NCCL_A is not set on this rank, where "1" was asked for',
+        'NCCL_B is "eth0" on this rank, where "^lo" was asked for',
+        'NCCL_D is "=a,b" on this rank, where none was asked for',
+    ]
+
+
+def test_of_a_secret_only_the_presence_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NCCL_PSK", "hunter2")
+    document = made(gpus=0).document()
+    assert changed(document, {"NCCL_PSK": "hunter3"}) == []
+    [missing] = changed(document, {})
+    [additional] = changed({"effective": {}}, {"NCCL_PSK": "hunter2"})
+    assert missing == "NCCL_PSK is not set on this rank, where one was asked for"
+    assert additional == "NCCL_PSK is set on this rank, where none was asked for"
+
+
+def test_an_images_label_is_no_change() -> None:
+    assert changed({"effective": {"NCCL_VERSION": "2.27"}}, {"NCCL_VERSION": "2.28"}) == []
+    assert changed({"effective": {}}, {"NCCL_VERSION": "2.28"}) == []
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_ranks_are_bound_where_that_is_asked_for(nodes: int) -> None:
+    words = torchrun.command(["module", "x"], "name", nodes, 4, Path("/logs"), "core-complex")
+    assert "--numa-binding=core-complex" in words[: words.index("-m", 3)], "a word of torchrun's, not of the module"
+    assert not any("numa" in word for word in torchrun.command(["module", "x"], "name", nodes, 4, Path("/logs")))
 
 
 def test_the_flight_recorder_holds_the_steps_that_are_read() -> None:

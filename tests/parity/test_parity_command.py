@@ -127,7 +127,7 @@ def running(command: Command) -> list[str]:
         ("precision=bf16", "precision.compute=bf16: rounds far above the tolerance"),
         ("optimizer.state=bf16", "optimizer.state=bf16: rounds far above the tolerance"),
         ("data=synthetic", "data.kind=synthetic: ranks draw their own ids"),
-        ("launcher=dry", "launcher.kind=dry: parity is seen by training"),
+        ("launcher=dry", "launcher=dry: parity is seen by training"),
         ("nodes=2", "nodes=2: launcher=local starts processes on this machine only"),
         ("paralel=tp", "did you mean 'parallel'?"),
         ("seq_len=0,-1", "seq_len=0: must be at least 1; seq_len=-1: must be at least 1"),

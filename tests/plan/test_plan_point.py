@@ -53,7 +53,10 @@ def test_weak_scaling_gives_every_rank_the_same_tokens(nodes: int, gpus: int, lo
         ({"optimizer": Optimizer(lr=math.inf)}, "optimizer.lr=inf: must be a finite number"),
         ({"optimizer": Optimizer(weight_decay=math.nan)}, "optimizer.weight_decay=nan: must be a finite number"),
         ({"optimizer": Optimizer(beta2=0.999, state="bf16")}, "optimizer.beta2=0.999: must be below 0.9961 with"),
-        ({"launcher": Launcher("local", "local", math.inf)}, "launcher.timeout_s=inf: must be a finite number"),
+        (
+            {"launcher": Launcher("local", "local", timeout_s=math.inf)},
+            "launcher.timeout_s=inf: must be a finite number",
+        ),
         ({"nccl": Nccl("")}, "nccl.name=: must be 1 to 64 letters"),
         ({"parallel": Parallel("../x", "ddp")}, "parallel.name=../x: must be 1 to 64 letters"),
         ({"steps": 5, "warmup": 5}, "steps=5: must be more than warmup=5"),

@@ -110,7 +110,7 @@ def test_the_command_can_be_run_by_hand_and_leaves_the_record_alone(study: Comma
     ended = subprocess.run(["sh", path / "command.sh"], cwd="/", capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     again = Path(ended.stdout.splitlines()[-1]) / "attempts" / "0"
-    assert outcome(again, 0).status == "ok"
+    assert outcome(again, 0, ["here"], 2).status == "ok"
     assert (path / "attempts" / "0" / "events.jsonl").read_bytes() == before
 
 

@@ -38,7 +38,7 @@ class Attempt:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ranks = folder / "logs" / "slug_x1" / "attempt_0"
+        self.ranks = folder / "logs" / "node0" / "slug_x1" / "attempt_0"
         self.ranks.mkdir(parents=True)
 
     def raises(self, rank: int, message: str, at: float) -> None:
@@ -61,17 +61,21 @@ def attempt(tmp_path: Path) -> Attempt:
     return Attempt(tmp_path)
 
 
+def judged(attempt: Attempt, exit_code: int) -> Outcome:
+    return outcome(attempt.folder, exit_code, ["here"], 4)
+
+
 def test_ok_needs_both_the_exit_code_and_the_end_record(attempt: Attempt) -> None:
     attempt.records("start", "step", "end")
-    assert outcome(attempt.folder, 0) == Outcome("ok")
+    assert judged(attempt, 0) == Outcome("ok")
     attempt.records("start", "step")
-    assert outcome(attempt.folder, 0).status == "failed"
+    assert judged(attempt, 0).status == "failed"
 
 
 def test_a_failure_after_the_end_is_no_ok(attempt: Attempt) -> None:
     attempt.records("start", "step", "end")
     attempt.raises(0, "ValueError: late", at=1)
-    assert outcome(attempt.folder, 1) == Outcome("failed", "rank 0: ValueError: late (after the end of training)", 0)
+    assert judged(attempt, 1) == Outcome("failed", "rank 0: ValueError: late (after the end of training)", 0, "here")
 
 
 @pytest.mark.parametrize(
@@ -89,40 +93,60 @@ def test_a_failure_after_the_end_is_no_ok(attempt: Attempt) -> None:
 )
 def test_the_exception_gives_the_status(attempt: Attempt, message: str, status: str) -> None:
     attempt.raises(3, f"{message}\nmore lines", at=1)
-    assert outcome(attempt.folder, 1) == Outcome(status, f"rank 3: {message}", 3)
+    assert judged(attempt, 1) == Outcome(status, f"rank 3: {message}", 3, "here")
+
+
+def test_a_rank_of_another_host_is_named_with_it(tmp_path: Path) -> None:
+    """torchrun's folders have a rank's number on its own host."""
+    error = tmp_path / "logs" / "node2" / "slug_x1" / "attempt_0" / "1" / "error.json"
+    error.parent.mkdir(parents=True)
+    error.write_text(json.dumps({"message": {"message": "ValueError: x"}}))
+    ended = outcome(tmp_path, 1, ["a", "b", "c"], 2)
+    assert ended == Outcome("failed", "rank 5 on c: ValueError: x", 5, "c")
 
 
 def test_the_earliest_rank_decides(attempt: Attempt) -> None:
     attempt.raises(0, RESET, at=10.002)
     attempt.raises(2, "OutOfMemoryError: CUDA out of memory", at=10.001)
     attempt.raises(1, "DistBackendError: NCCL error", at=10.003)
-    assert (outcome(attempt.folder, 1).status, outcome(attempt.folder, 1).rank) == ("oom", 2)
+    assert (judged(attempt, 1).status, judged(attempt, 1).rank) == ("oom", 2)
 
 
 def test_a_rank_that_was_killed_outweighs_the_others_lost_connections(attempt: Attempt) -> None:
     attempt.raises(0, RESET, at=10)
     attempt.dies(-9)
-    assert outcome(attempt.folder, 1) == Outcome("failed", "rank 1: ended with SIGKILL", 1)
+    assert judged(attempt, 1) == Outcome("failed", "rank 1: ended with SIGKILL", 1, "here")
+
+
+def test_of_two_hosts_the_one_whose_rank_died_first_is_named(attempt: Attempt) -> None:
+    """Each host's torchrun has its own log; the other's ranks are aborted by NCCL's watchdog afterwards."""
+    logs = attempt.folder / "logs"
+    killed = PRINTED.format(code=-9, name="SIGKILL", file="x").replace("rank      : 1 ", "rank      : 3 ")
+    aborted = PRINTED.format(code=-6, name="SIGABRT", file="x").replace("09:04:39", "09:04:41")
+    (logs / "node0.log").write_text(aborted)
+    (logs / "node1.log").write_text(killed)
+    ended = outcome(attempt.folder, 1, ["a", "b"], 2)
+    assert ended == Outcome("failed", "rank 3 on b: ended with SIGKILL", 3, "b")
 
 
 def test_an_abort_by_the_watchdog_is_communication(attempt: Attempt) -> None:
     attempt.dies(-6, "[rank1]: Watchdog caught collective operation timeout: WorkNCCL(SeqNum=3)\n", "SIGABRT")
-    assert (outcome(attempt.folder, 1).status, outcome(attempt.folder, 1).rank) == ("comm_error", 1)
+    assert (judged(attempt, 1).status, judged(attempt, 1).rank) == ("comm_error", 1)
 
 
 def test_a_rank_that_exits_silently_is_named_with_its_last_words(attempt: Attempt) -> None:
     attempt.dies(3, "some\nModuleNotFoundError: No module named 'x'\n\n", "")
     expected = "rank 1: ended with exit code 3: ModuleNotFoundError: No module named 'x'"
-    assert outcome(attempt.folder, 1) == Outcome("failed", expected, 1)
+    assert judged(attempt, 1) == Outcome("failed", expected, 1, "here")
 
 
 def test_a_launcher_that_fails_itself_is_quoted(attempt: Attempt) -> None:
     (attempt.folder / "logs" / "launcher.log").write_text("No module named torch\n")
-    assert outcome(attempt.folder, 1) == Outcome("failed", "the launcher ended with exit code 1: No module named torch")
+    assert judged(attempt, 1) == Outcome("failed", "the launcher ended with exit code 1: No module named torch")
 
 
 def test_torn_files_are_no_reason_to_stop(attempt: Attempt) -> None:
     attempt.raises(0, "ValueError: x", at=1)
     (attempt.ranks / "0" / "error.json").write_text('{"mess')
     (attempt.folder / "events.jsonl").write_text('{"kind": "step"}\n{"kind": "st\n{"kind": "e')
-    assert outcome(attempt.folder, -6).status == "failed"
+    assert judged(attempt, -6).status == "failed"

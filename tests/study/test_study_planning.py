@@ -17,7 +17,7 @@ GIB = 2**30
 
 def plan_on(machine: Machine, *words: str):
     [config] = collect(["root=/tmp/never", *words], False, lambda: len(machine.gpus))
-    return planned(Point(config), machine)
+    return planned(Point(config), machine, 1)
 
 
 def test_a_gpu_in_no_table_has_its_memory_and_no_estimate_of_time() -> None:
@@ -71,6 +71,19 @@ def test_float8_is_for_gpus_that_have_it_and_asks_for_its_package_only_here(monk
     assert plan_on(Machine((), None, 8, 64 * GIB), *words, *elsewhere).possible
     unknown = Machine((Gpu("NVIDIA Nonesuch", 140 * GIB),), "1.0", 8, 64 * GIB)
     assert "NVIDIA Nonesuch is not" in str(plan_on(unknown, *words).impossible)
+
+
+def test_ranks_are_bound_to_cores_near_gpus_only_where_they_have_gpus() -> None:
+    laptop, host = Machine((), None, 2, 64 * GIB), Machine((Gpu("NVIDIA H200", 140 * GIB),), "1.0", 8, 64 * GIB)
+    assert str(plan_on(laptop, "launcher.numa=node").impossible).startswith("launcher.numa=node: ")
+    assert "launcher.numa=node" in str(plan_on(laptop, "launcher=dry", "launcher.numa=node").impossible)
+    assert plan_on(host, "launcher.numa=node").possible
+    assert plan_on(laptop, "launcher=dry", "launcher.numa=node", "hardware=h200").possible
+
+
+def test_a_jobs_binding_is_judged_on_its_own_hosts() -> None:
+    laptop = Machine((), None, 2, 64 * GIB)
+    assert plan_on(laptop, "launcher=sbatch", "launcher.numa=node").possible
 
 
 @pytest.mark.parametrize("name", options("parallel"))

@@ -116,14 +116,13 @@ def test_a_writer_leaves_no_draft(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
-def test_processes_that_nothing_ends_are_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_nothing_ends_are_named_once(tmp_path: Path) -> None:
     class Stuck(attempt.Tree):
         left = [[7, 8], [7, 8], [8], []]
 
         def end(self) -> list[int]:
             return self.left.pop(0) if self.left else []
 
-    monkeypatch.setattr(attempt, "Tree", Stuck)
     (tmp_path / "0" / "logs").mkdir(parents=True)
     said: list[str] = []
     environment = build({}, False, tmp_path, tmp_path, 0, 10)
@@ -131,7 +130,17 @@ def test_processes_that_nothing_ends_are_named_once(tmp_path: Path, monkeypatch:
     assert held is not None
     with held:
         ended = attempt.run_attempt(
-            tmp_path / "0", ["false"], environment, 0, None, held, Interruption(), lambda: None, said.append
+            tmp_path / "0",
+            ["false"],
+            lambda log: Stuck(["false"], environment, log),
+            ["here"],
+            1,
+            0,
+            None,
+            held,
+            Interruption(),
+            lambda: None,
+            said.append,
         )
     assert ended == Outcome("failed", "the launcher ended with exit code 1")
     assert said == ["waiting for processes 7, 8, which nothing could end"]

@@ -1,0 +1,73 @@
+"""A study of jobs: each point submitted on its own, to be run when Slurm has hosts for it."""
+
+from collections.abc import Callable
+
+from harness.study import lease
+from harness.study.files import write_text
+from harness.study.planning import Planned
+from harness.study.preview import job_of
+from harness.study.rundir import plant, read_status, write_config, write_status
+from harness.study.turn import SKIPPED, Session, by, set_aside
+from launch import allocation, sbatch
+
+
+def check_all(order: list[Planned]) -> None:
+    """Raise ValueError, one sentence, for the first point whose job Slurm would refuse."""
+    for planned in order:
+        if planned.plan is not None:
+            sbatch.check(job_of(planned.point).options)
+
+
+def submit_all(order: list[Planned], session: Session) -> list[str]:
+    """Submit every point that has to run; the statuses that they come to."""
+    statuses, before = [], None
+    for position, planned in enumerate(order, 1):
+        title = f"[{position}/{len(order)}] {planned.point.slug}"
+        status, job = submit(planned, title, session, before)
+        if planned.point.config.launcher.chain:
+            before = job or before
+        statuses.append(status)
+    return statuses
+
+
+def submit(planned: Planned, title: str, session: Session, after: str | None) -> tuple[str, str | None]:
+    """One point's submission: what it comes to, and its job if that waits or runs."""
+    point, run_dir, say = planned.point, planned.point.run_dir, session.say
+    plant(point)
+    held = lease.acquire(run_dir)
+    if held is None:
+        say(f"{title}: skipped, {by(lease.holder(run_dir))}")
+        return SKIPPED.status, None
+    with held:
+        status = read_status(run_dir)
+        if status and status["status"] == "ok" and not point.config.rerun:
+            say(f"{title}: skipped, ok already")
+            return SKIPPED.status, None
+        # also one that a submission which was cut off has not noted, or that runs again after a host's failure
+        if job := allocation.job_of(point.slug, str(run_dir)):
+            if status is None or status["status"] == "pending":
+                write_status(run_dir, "queued", job=job)
+            say(f"{title}: skipped, job {job} is there already")
+            return SKIPPED.status, job
+        if not (run_dir / "attempts").exists():
+            return send(planned, title, say, after)
+        was = status["status"] if status else "without a status"
+        say(f"{title}: was {was}, kept as {set_aside(run_dir, status, held).name}")
+    # the lease went with the old directory
+    return submit(planned, title, session, after)
+
+
+def send(planned: Planned, title: str, say: Callable[[str], None], after: str | None) -> tuple[str, str | None]:
+    """Submit a held point, which its job takes over when it is let go."""
+    point, run_dir = planned.point, planned.point.run_dir
+    if planned.plan is None:
+        write_status(run_dir, "invalid", planned.impossible)
+        say(f"{title}: invalid, {planned.impossible}")
+        return "invalid", None
+    write_config(point)
+    made = job_of(point)
+    write_text(made.path, made.script)
+    job = sbatch.submit(made.command(after))
+    write_status(run_dir, "queued", job=job)
+    say(f"{title}: queued as job {job}")
+    return "queued", job

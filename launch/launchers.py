@@ -1,0 +1,110 @@
+"""Where a point's processes are started: on this machine, or on hosts of the allocation that this process is in."""
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from launch import srun, torchrun
+from launch.allocation import Allocation, Host, allocation
+from launch.environment import Environment
+from launch.local import Tree
+from launch.srun import Container
+
+
+class Launcher(Protocol):
+    """Makes commands of points, and starts them."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names of the hosts that there are; a point takes the first ones."""
+
+    def command(
+        self,
+        program: list[str],
+        name: str,
+        attempt_dir: Path,
+        nodes: int,
+        ranks_per_node: int,
+        environment: Environment,
+        numa: str | None = None,
+    ) -> list[str]:
+        """The command that runs a module's ranks, with all that belongs to it.
+
+        environment: what it will be started with; in a container its variables win over the image's own. numa: how
+        ranks are bound to cores, as torchrun's --numa-binding.
+        """
+
+    def start(self, command: list[str], environment: Environment, log: Path, nodes: int) -> Tree:
+        """Start such a command."""
+
+    def left_s(self) -> float | None:
+        """Seconds until processes started here are ended from outside, or None where they are not."""
+
+
+class Local:
+    """Processes of this machine."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return (socket.gethostname(),)
+
+    def command(
+        self,
+        program: list[str],
+        name: str,
+        attempt_dir: Path,
+        nodes: int,
+        ranks_per_node: int,
+        environment: Environment,
+        numa: str | None = None,
+    ) -> list[str]:
+        return torchrun.command(program, name, nodes, ranks_per_node, attempt_dir / "logs", numa)
+
+    def start(self, command: list[str], environment: Environment, log: Path, nodes: int) -> Tree:
+        return Tree(command, environment, log)
+
+    def left_s(self) -> float | None:
+        return None
+
+
+@dataclass(frozen=True)
+class Srun:
+    """Steps on the first hosts of an allocation, as many as a point needs; ranks in a container where there is one."""
+
+    allocation: Allocation
+    container: Container | None = None
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return tuple(host.name for host in self.allocation.hosts)
+
+    def command(
+        self,
+        program: list[str],
+        name: str,
+        attempt_dir: Path,
+        nodes: int,
+        ranks_per_node: int,
+        environment: Environment,
+        numa: str | None = None,
+    ) -> list[str]:
+        words = torchrun.ranks(program, name, nodes, ranks_per_node, numa)
+        contained = self.container.options(environment) if self.container else []
+        return srun.command(self.allocation.hosts[:nodes], attempt_dir, words, contained)
+
+    def start(self, command: list[str], environment: Environment, log: Path, nodes: int) -> Tree:
+        return srun.Step(command, environment, log, self.allocation.hosts[:nodes])
+
+    def left_s(self) -> float | None:
+        return self.allocation.left_s()
+
+
+def launcher(kind: str, dry_nodes: int | None = None, container: Container | None = None) -> Launcher:
+    """The launcher of that kind. ValueError where it cannot be had here; for a dry run of so many hosts it can."""
+    if kind == "local":
+        return Local()
+    if dry_nodes is None:
+        return Srun(allocation(), container)
+    hosts = tuple(Host(f"HOST_{number}", f"ADDRESS_{number}") for number in range(dry_nodes))
+    return Srun(Allocation("JOB", hosts), container)

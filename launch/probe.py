@@ -1,0 +1,79 @@
+"""What a host says of itself before a point starts there. Started by srun, one task a host, and without torch."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from launch.allocation import Host
+from launch.devices import Gpu, Machine, machine
+from launch.environment import own
+from launch.srun import step
+
+ANSWER_S = 60.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One host's answer: its number in the step, its clock, what it has, and whether it sees a file."""
+
+    number: int
+    time: float
+    machine: Machine
+    sees: bool
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What hosts answered, in their order, and between which of our own times."""
+
+    asked: float
+    answered: float
+    seen: tuple[Seen, ...]
+
+
+def ask(hosts: Sequence[Host], path: Path) -> Answers:
+    """Every host's answer. ValueError, one sentence, where one does not answer."""
+    asked = time.time()
+    try:
+        done = subprocess.run(
+            step(hosts, [sys.executable, "-m", "launch.probe", str(path)]),
+            env=own(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"{named(hosts)}: not all of these hosts answered within {ANSWER_S:.0f} s") from None
+    answered = time.time()
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise ValueError(f"{named(hosts)}: not all of these hosts answered: {said[0] if said else 'srun failed'}")
+    seen = [read(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return Answers(asked, answered, tuple(sorted(seen, key=lambda one: one.number)))
+
+
+def read(line: str) -> Seen:
+    told = json.loads(line)
+    gpus = tuple(Gpu(**gpu) for gpu in told["machine"]["gpus"])
+    return Seen(told["number"], told["time"], Machine(**{**told["machine"], "gpus": gpus}), told["sees"])
+
+
+def named(hosts: Sequence[Host]) -> str:
+    return ", ".join(host.name for host in hosts)
+
+
+def look(path: Path) -> Seen:
+    """What this host has."""
+    # what a file server remembers of a folder can be old
+    sees = path.parent.is_dir() and path.name in os.listdir(path.parent)
+    return Seen(int(os.environ["SLURM_NODEID"]), time.time(), machine(), sees)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(look(Path(sys.argv[1])))) + "\n")

@@ -1,0 +1,94 @@
+"""What a person gets wrong with Slurm: one sentence, exit 2, and no half-started study."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lab import HOSTS, SCALE, Cluster
+from study import WORDS
+
+pytestmark = pytest.mark.cluster
+
+HARNESS = (sys.executable, "-m", "harness.cli")
+
+
+def refused(cluster: Cluster, root: Path, *words: str, **variables: str) -> str:
+    """The one sentence of a command that has to be refused, with nothing written."""
+    command = ["bash", str(HOSTS), "exec", *HARNESS, "run", f"root={root}", "study=wrong", *WORDS, *words]
+    done = subprocess.run(
+        command, env={**cluster.variables, **variables}, cwd=root, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert not (root / "wrong").exists()
+    (line,) = done.stderr.strip().splitlines()
+    return line
+
+
+def inside(cluster: Cluster, root: Path, *words: str, nodes: int = 2) -> str:
+    """What a command prints in an allocation, and its exit code after it."""
+    command = [
+        "bash",
+        "-c",
+        '"$@" 2>&1; echo "exit $?"',
+        "_",
+        *HARNESS,
+        "run",
+        *words,
+        f"root={root}",
+        "study=wrong",
+        *WORDS,
+    ]
+    return cluster.slurm("salloc", "--quiet", f"--nodes={nodes}", "--exclusive", *command, cwd=root, check=False)
+
+
+def test_an_unknown_partition(cluster: Cluster, tmp_path: Path) -> None:
+    said = refused(cluster, tmp_path, "launcher=sbatch", "launcher.partition=nope")
+    assert "partition" in said
+
+
+def test_more_hosts_than_the_cluster_has(cluster: Cluster, tmp_path: Path) -> None:
+    assert "nodes=5" in refused(cluster, tmp_path, "launcher=sbatch", "nodes=5")
+
+
+def test_more_gpus_than_a_host_has(cluster: Cluster, tmp_path: Path) -> None:
+    said = refused(cluster, tmp_path, "launcher=sbatch", "launcher.gres=gpu:9")
+    assert "gpu:9" in said
+
+
+def test_srun_outside_an_allocation(cluster: Cluster, tmp_path: Path) -> None:
+    assert "salloc or sbatch" in refused(cluster, tmp_path, "launcher=srun")
+
+
+def test_more_hosts_than_the_allocation(cluster: Cluster, tmp_path: Path) -> None:
+    said = inside(cluster, tmp_path, "launcher=srun", "nodes=4")
+    assert "nodes=4: this allocation has 2 hosts" in said
+    assert said.endswith("exit 2")
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_one_scale_of_many_beyond_the_allocation(cluster: Cluster, tmp_path: Path) -> None:
+    words = (f"--output={tmp_path}/log", str(SCALE), f"root={tmp_path}", "study=wrong", *WORDS)
+    job = cluster.submit("--nodes=2", *words, cwd=tmp_path, NODES="1 8")
+    cluster.wait([job])
+    assert (tmp_path / "log").read_text() == "harness: nodes=8: this allocation has 2 hosts\n"
+    assert "ExitCode=2:0" in cluster.slurm("scontrol", "show", "job", "--oneliner", job)
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_a_folder_that_one_host_does_not_see(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.run("on", "node2", "mount", "-t", "tmpfs", "none", str(tmp_path))
+    try:
+        said = inside(cluster, tmp_path, "launcher=srun", "nodes=2")
+    finally:
+        cluster.run("on", "node2", "umount", str(tmp_path))
+    assert f"node2: does not see {tmp_path}" in said
+    assert said.endswith("exit 2")
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_hostile_names_and_overrides_start_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    for word in ("study=x; touch pwned", "study=$(touch pwned)", "model.name=$(touch pwned)", "nodes=$(touch pwned)"):
+        job = cluster.submit("--nodes=1", f"--output={tmp_path}/%j.log", str(SCALE), word, *WORDS, cwd=tmp_path)
+        cluster.wait([job])
+    assert not list(tmp_path.rglob("pwned"))

@@ -1,0 +1,148 @@
+"""sbatch slurm/scale.sh on a real Slurm of separate hosts: what a person gets, and what goes wrong."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lab import SCALE, Cluster
+from study import SCALES, WORDS, scale, started
+
+from harness.analysis.points import points
+from harness.analysis.read import Study, read_study
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("studies")
+
+
+@pytest.fixture(scope="module")
+def scaled(cluster: Cluster, root: Path) -> Study:
+    """A study over one, two and four hosts, in one allocation; NCCL's variables are hard to pass on."""
+    said = scale(cluster, root, *(f"nccl.env.{name}={json.dumps(value)}" for name, value in ODD.items()))
+    assert "3 points: 3 ok" in said, said
+    return read_study(root / "cluster")
+
+
+ODD = {"NCCL_IB_HCA": "=mlx5_0:1,mlx5_1:1", "NCCL_SOCKET_IFNAME": "^lo,docker0", "NCCL_TOPO_DUMP_FILE": "/tmp/a b'c"}
+
+
+def test_points_run_on_one_two_and_four_hosts_and_ranks_follow_them(scaled: Study) -> None:
+    found = {point.config.nodes: started(point) for point in scaled}
+    assert {nodes: start["hosts"] for nodes, start in found.items()} == {
+        1: ["node1"],
+        2: ["node1", "node2"],
+        4: ["node1", "node2", "node3", "node4"],
+    }
+    assert {nodes: start["world_size"] for nodes, start in found.items()} == {nodes: 2 * nodes for nodes in SCALES}
+
+
+def test_all_meet_at_the_first_hosts_address(cluster: Cluster, scaled: Study) -> None:
+    assert {started(point)["master_addr"] for point in scaled} == {cluster.address("node1")}
+
+
+def test_the_report_has_the_efficiency_of_every_scale(scaled: Study) -> None:
+    told = points(scaled).sort("gpus")
+    assert told["gpus"].to_list() == [2, 4, 8]
+    assert all(value is not None and value > 0 for value in told["efficiency"].to_list())
+
+
+def test_values_with_commas_and_quotes_reach_the_ranks(scaled: Study) -> None:
+    """A rank ends with an error where its variables are not those that were asked for."""
+    for point in scaled:
+        assert {name: point.environment["effective"][name] for name in ODD} == ODD
+
+
+def test_the_preflight_is_recorded_and_names_nobody(scaled: Study) -> None:
+    for point in scaled:
+        if point.config.nodes == 1:
+            assert not (point.path / "preflight.json").exists()
+            continue
+        found = json.loads((point.path / "preflight.json").read_text())
+        assert [host["name"] for host in found["hosts"]] == started(point)["hosts"]
+        assert found["slow"] == []
+        assert len(found["pairs"]) == point.config.nodes * (point.config.nodes - 1) // 2
+        assert found["all_reduce"]["busbw"] > 0
+
+
+@pytest.mark.parametrize(("rate", "link", "least"), [("200mbit", 200e6, 0.85), ("1gbit", 1e9, 0.75)])
+def test_an_all_reduce_over_shaped_links_has_their_bandwidth(
+    cluster: Cluster, root: Path, rate: str, link: float, least: float
+) -> None:
+    cluster.shaped("all", rate)
+    try:
+        said = scale(cluster, root, name=f"shaped-{rate}", NODES="4")
+    finally:
+        cluster.shaped("all", "off")
+    (point,) = read_study(root / f"shaped-{rate}")
+    found = json.loads((point.path / "preflight.json").read_text())
+    assert found["all_reduce"]["bytes"] == 8 * 2**20
+    assert least <= found["all_reduce"]["busbw"] * 8 / link <= 1.0, said
+    assert found["slow"] == []
+
+
+def test_one_slow_host_is_named(cluster: Cluster, root: Path) -> None:
+    cluster.shaped("node3", "50mbit")
+    try:
+        said = scale(cluster, root, "steps=6", name="slow", NODES="4")
+    finally:
+        cluster.shaped("node3", "off")
+    assert "warning: node3 is slow" in said
+    (point,) = read_study(root / "slow")
+    assert json.loads((point.path / "preflight.json").read_text())["slow"] == ["node3"]
+
+
+def test_a_rank_that_is_killed_on_one_host_ends_the_point_on_all_and_the_next_starts_clean(
+    cluster: Cluster, root: Path
+) -> None:
+    words = ("study=killed", f"root={root}", *WORDS, "steps=100000", "seed=0,1", "launcher.timeout_s=60")
+    job = cluster.submit("--nodes=4", f"--output={root}/killed.log", str(SCALE), *words, cwd=root, NODES="4")
+    first = until(lambda: running(root / "killed"))
+    victim = int(cluster.run("on", "node3", "pgrep", "-n", "-f", "harness.worker").split()[0])
+    cluster.run("on", "node3", "kill", "-9", str(victim))
+    died = time.time()
+    second = until(lambda: now if (now := running(root / "killed")) != first else None)
+    status = json.loads((first / "status.json").read_text())
+    assert status["time"] - died < 30
+    assert (status["status"], status["host"]) == ("failed", "node3")
+    assert status["rank"] in (4, 5)
+    assert "SIGKILL" in status["reason"]
+    for host in ("node1", "node2", "node3", "node4"):
+        left = cluster.run("on", host, "pgrep", "-f", f"harness.worker {first}", check=False)
+        assert left == ""
+    assert second.name != first.name
+    cluster.slurm("scancel", job)
+    cluster.wait([job])
+
+
+def test_points_that_do_not_fit_into_the_time_left_stay_pending(cluster: Cluster, root: Path) -> None:
+    """The second point is expected to take as long as the first has; a minute is not enough for both."""
+    words = ("study=late", f"root={root}", *WORDS, "steps=100000", "seed=0,1", "launcher.timeout_s=40")
+    job = cluster.submit("--nodes=1", "--time=1", f"--output={root}/late.log", str(SCALE), *words, cwd=root)
+    cluster.wait([job])
+    said = (root / "late.log").read_text()
+    assert "pending, takes about" in said
+    told = sorted(json.loads(path.read_text())["status"] for path in root.glob("late/points/*/status.json"))
+    assert told == ["pending", "timeout"]
+
+
+def until(found: Callable[[], Path | None], timeout_s: float = 120.0) -> Path:
+    """The first true answer."""
+    end = time.monotonic() + timeout_s
+    while not (answer := found()):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    return answer
+
+
+def running(study: Path) -> Path | None:
+    """The run directory of the point whose steps are being recorded."""
+    for path in study.glob("points/*/status.json"):
+        events = path.parent / "attempts" / "0" / "events.jsonl"
+        if json.loads(path.read_text())["status"] == "running" and events.exists() and '"step"' in events.read_text():
+            return path.parent
+    return None

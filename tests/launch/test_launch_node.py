@@ -1,0 +1,34 @@
+"""Hosts of a step meet at a port that is free on the first, and never at that of another step."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from launch import node
+
+
+@pytest.fixture(autouse=True)
+def step(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_STEP_ID", "3")
+    return monkeypatch
+
+
+def test_a_port_that_is_taken_is_not_chosen(tmp_path: Path) -> None:
+    taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(20)]
+    node.open_meeting(tmp_path / "meeting.json", "127.0.0.1")
+    address, port = node.find_meeting(tmp_path / "meeting.json").split(":")
+    assert address == "127.0.0.1"
+    assert int(port) not in {server.getsockname()[1] for server in taken}
+    for server in taken:
+        server.close()
+    socket.create_server((address, int(port))).close()
+
+
+def test_the_meeting_of_an_earlier_step_is_not_taken_for_this_one(tmp_path: Path, step: pytest.MonkeyPatch) -> None:
+    (tmp_path / "meeting.json").write_text(json.dumps({"address": "10.0.0.9", "port": 1, "step": "7.2"}))
+    step.setattr(node, "WAIT_S", 0.3)
+    with pytest.raises(SystemExit, match=r"sees no .*meeting\.json of the first host; the study's folder must be on"):
+        node.find_meeting(tmp_path / "meeting.json")

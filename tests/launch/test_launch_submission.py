@@ -1,0 +1,117 @@
+"""A study of jobs from the command line to the ranks' step, with stand-ins for Slurm's commands."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from study_command import QUICK, Command
+
+from launch.environment import SOURCE
+
+SBATCH = """\
+#!/bin/bash
+case "$*" in *--test-only*) exit 0 ;; esac
+printf '%s\\n' "$*" >> "$CALLS"
+wc -l < "$CALLS"
+"""
+SQUEUE = """\
+#!/bin/bash
+case "$*" in
+    *--Format=TimeLeft*) echo 1:00:00 ;;
+esac
+"""
+SCONTROL = """\
+#!/bin/bash
+case "$*" in
+    *hostnames*) hostname ;;
+    *) echo "NodeName=$(hostname) NodeAddr=127.0.0.1" ;;
+esac
+"""
+SRUN = """\
+#!/bin/bash
+case "$*" in
+    *launch.probe*) SLURM_NODEID=0 exec "${@: -4}" ;;
+esac
+exit 3
+"""
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """`harness` where Slurm's commands are stand-ins; sbatch notes its words and starts nothing."""
+    stubs = tmp_path / "stubs"
+    stubs.mkdir()
+    for name, text in {"sbatch": SBATCH, "squeue": SQUEUE, "scontrol": SCONTROL, "srun": SRUN}.items():
+        (stubs / name).write_text(text)
+        (stubs / name).chmod(0o755)
+    given = {"PATH": f"{stubs}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "CUDA_VISIBLE_DEVICES": ""}
+    return Command(tmp_path, {"PYTHONPATH": str(SOURCE), **given})
+
+
+def calls(command: Command) -> list[str]:
+    path = Path(command.environment["CALLS"])
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def submitted(call: str) -> Path:
+    """The run directory of the point that a call of sbatch submits."""
+    return Path(call.split()[-1]).parent
+
+
+def after(call: str) -> str | None:
+    """The job that a call of sbatch lets its job wait for."""
+    return next((word.rpartition(":")[2] for word in call.split() if word.startswith("--dependency=afterany:")), None)
+
+
+def test_a_chain_goes_on_over_points_that_need_no_job(command: Command) -> None:
+    words = ("run", "-m", "launcher=sbatch", "launcher.chain=true", "seed=0,1,2", *QUICK)
+    ended = command(*words)
+    assert ended.returncode == 0, ended.stderr
+    first = calls(command)
+    assert [after(call) for call in first] == [None, "1", "2"]
+    done = submitted(first[1]) / "status.json"
+    done.write_text(json.dumps({**json.loads(done.read_text()), "status": "ok"}))
+    ended = command(*words)
+    assert ended.returncode == 0, ended.stderr
+    again = calls(command)[3:]
+    assert [submitted(call) for call in again] == [submitted(first[0]), submitted(first[2])]
+    assert [after(call) for call in again] == [None, "4"]
+
+
+def test_an_option_that_no_job_can_have_is_one_sentence_and_no_job(command: Command) -> None:
+    ended = command("run", "-m", "launcher=sbatch", "seed=0,1", 'launcher.account="two\nlines"', *QUICK)
+    assert (ended.returncode, calls(command)) == (2, [])
+    assert ended.stderr.startswith("harness: launcher.account='two\\nlines': must be without line breaks")
+    assert ended.stderr.count("\n") == 1
+
+
+def ran(command: Command, *words: str) -> dict[str, Any]:
+    """Submit a point, run its job's script, and what the job has started."""
+    ended = command("run", "launcher=sbatch", "preflight=false", *QUICK, *words)
+    assert ended.returncode == 0, ended.stderr
+    run_dir = submitted(calls(command)[0])
+    job = {"SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "here"}
+    subprocess.run(
+        ["bash", str(run_dir / "job.sh")],
+        env={**os.environ, **command.environment, **job},
+        cwd="/",
+        capture_output=True,
+        timeout=100,
+    )
+    return json.loads((run_dir / "attempts" / "0" / "launch.json").read_text())
+
+
+def test_a_jobs_ranks_run_in_its_container(command: Command) -> None:
+    words = ran(command, "launcher.container_image=/images/x.sqsh", "launcher.container_mounts=/data:/data")["command"]
+    study = command.folder / "studies" / "default"
+    [mounts] = [word for word in words if word.startswith("--container-mounts=")]
+    assert "--container-image=/images/x.sqsh" in words
+    assert mounts.endswith(f"{study}:{study},{command.folder}:{command.folder},/data:/data")
+    assert "python3" in words
+
+
+def test_a_jobs_ranks_run_on_its_hosts_without_one(command: Command) -> None:
+    assert not any("container" in word.partition("=")[0] for word in ran(command)["command"])
