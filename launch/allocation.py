@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from datetime import datetime
 
 LIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "RESIZING", "SUSPENDED"}
 LIVE |= {"REQUEUE_HOLD", "SPECIAL_EXIT", "SIGNALING", "STAGE_OUT", "STOPPED"}
@@ -27,6 +28,15 @@ class Allocation:
 
     job: str
     hosts: tuple[Host, ...]
+
+    def queued_s(self) -> float | None:
+        """Seconds from the job's submission to its start; None where Slurm cannot say now."""
+        try:
+            told = ask("squeue", "--noheader", f"--jobs={self.job}", "--format=%V %S")
+            submitted, started = map(datetime.fromisoformat, told.split())
+        except ValueError:
+            return None
+        return (started - submitted).total_seconds()
 
     def left_s(self) -> float | None:
         """Seconds until the job's time is over; None where it has no end, or Slurm cannot say now."""

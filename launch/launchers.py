@@ -1,6 +1,8 @@
 """Where a point's processes are started: on this machine, or on hosts of the allocation that this process is in."""
 
 import socket
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -8,7 +10,7 @@ from typing import Protocol
 from launch import srun, torchrun
 from launch.allocation import Allocation, Host, allocation
 from launch.environment import Environment
-from launch.local import Tree
+from launch.local import BREATH_S, GRACE_S, Tree, end_marked, markers, told
 from launch.srun import Container
 
 
@@ -38,6 +40,12 @@ class Launcher(Protocol):
     def start(self, command: list[str], environment: Environment, log: Path, nodes: int) -> Tree:
         """Start such a command."""
 
+    def end_left(self, gone: Callable[[str], bool]) -> list[str]:
+        """End what runs on all hosts with a marker that is `gone`; what may be left, a clause for each."""
+
+    def queued_s(self) -> float | None:
+        """Seconds that these hosts were waited for, or None where nobody can say."""
+
     def left_s(self) -> float | None:
         """Seconds until processes started here are ended from outside, or None where they are not."""
 
@@ -63,6 +71,13 @@ class Local:
 
     def start(self, command: list[str], environment: Environment, log: Path, nodes: int) -> Tree:
         return Tree(command, environment, log)
+
+    def end_left(self, gone: Callable[[str], bool]) -> list[str]:
+        left = told([pid for marker in markers() if gone(marker) for pid in end_marked(marker)])
+        return [f"{process} could not be ended" for process in left]
+
+    def queued_s(self) -> float | None:
+        return 0.0
 
     def left_s(self) -> float | None:
         return None
@@ -95,6 +110,22 @@ class Srun:
 
     def start(self, command: list[str], environment: Environment, log: Path, nodes: int) -> Tree:
         return srun.Step(command, environment, log, self.allocation.hosts[:nodes])
+
+    def end_left(self, gone: Callable[[str], bool]) -> list[str]:
+        hosts = self.allocation.hosts
+        answers = srun.sweep(hosts)
+        if found := sorted(filter(gone, {marker for answer in answers for marker in answer.markers})):
+            answers = srun.sweep(hosts, found)
+        left = [f"{process} could not be ended" for answer in answers for process in answer.left]
+        # an srun whose tasks are gone ends by itself; Slurm takes a minute to see that one was killed
+        until = time.monotonic() + GRACE_S
+        while any(map(gone, markers())) and time.monotonic() < until:
+            time.sleep(BREATH_S)
+        silent = [f"{answer.host} does not answer" for answer in answers if not answer.came]
+        return [*Local().end_left(gone), *left, *silent]
+
+    def queued_s(self) -> float | None:
+        return self.allocation.queued_s()
 
     def left_s(self) -> float | None:
         return self.allocation.left_s()

@@ -4,6 +4,8 @@ torchrun starts its ranks in sessions of their own and ranks may start processes
 parent leads to all of them. All inherit the marker variable, and by it they are found.
 """
 
+import json
+import os
 import subprocess
 import sys
 import time
@@ -20,9 +22,13 @@ BREATH_S = 0.05
 
 
 class Tree:
-    """A started command, ended at the end of `with`; `started` is the time just before it was executed."""
+    """A started command, ended at the end of `with`.
+
+    started: the time just before it was executed. silent: hosts that did not say whether something is left there.
+    """
 
     def __init__(self, command: list[str], environment: Environment, log: Path) -> None:
+        self.silent: list[str] = []
         self.marker = environment.variables[MARKER]
         self.started = time.time()
         self.process = start(command, environment.variables, log)
@@ -37,8 +43,8 @@ class Tree:
         """The command's exit code, or None while it runs."""
         return self.process.poll()
 
-    def end(self) -> list[int]:
-        """Ask the command to end, then kill what is left; the processes that even that did not end.
+    def end(self) -> list[str]:
+        """Ask the command to end, then kill what is left; what even that did not end, in words.
 
         Reaps the command itself. Takes at most ten seconds.
         """
@@ -49,7 +55,7 @@ class Tree:
                 time.sleep(BREATH_S)
         left = end_marked(self.marker)
         self.poll()
-        return left
+        return told(left)
 
 
 def carriers() -> Iterator[tuple[psutil.Process, str]]:
@@ -86,6 +92,11 @@ def end_marked(marker: str) -> list[int]:
     return [process.pid for process in left]
 
 
+def told(left: list[int]) -> list[str]:
+    """Processes in words."""
+    return [f"process {pid}" for pid in left]
+
+
 def start(command: list[str], variables: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     """Start a command in a session of its own, out of reach of the terminal's Ctrl-C; its output goes to the log."""
     with log.open("ab") as output:
@@ -100,4 +111,7 @@ def start(command: list[str], variables: dict[str, str], log: Path) -> subproces
 
 
 if __name__ == "__main__":
-    sys.exit(f"processes {left} could not be ended" if (left := end_marked(sys.argv[1])) else 0)
+    # for srun: what each host answers when it is swept
+    unended = [pid for marker in sys.argv[1:] for pid in end_marked(marker)]
+    answer = {"number": int(os.environ["SLURM_NODEID"]), "left": unended, "markers": sorted(markers())}
+    sys.stdout.write(json.dumps(answer) + "\n")

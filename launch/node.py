@@ -7,17 +7,20 @@ others wait for that.
 import argparse
 import json
 import os
+import random
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from launch.devices import nvidia
 from launch.environment import threads
 from launch.torchrun import logged
 
-WAIT_S = 60.0
+WAIT_S = 900.0  # the first host may have to import an image before
 POLL_S = 0.05
+PORTS = range(20000, 30000)
 
 
 def main() -> None:
@@ -44,11 +47,18 @@ def main() -> None:
 
 def open_meeting(path: Path, address: str) -> None:
     """Say where to meet: on this host, at a port that is free."""
-    with socket.create_server((address, 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port(address)
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps({"address": address, "port": port, "step": step()}) + "\n")
     draft.rename(path)
+
+
+def free_port(address: str) -> int:
+    """A port that nobody listens at, out of those that connections are not given by themselves."""
+    while True:
+        port = random.choice(PORTS)
+        with suppress(OSError), socket.create_server((address, port)):
+            return port
 
 
 def find_meeting(path: Path) -> str:

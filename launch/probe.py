@@ -12,7 +12,7 @@ from pathlib import Path
 from launch.allocation import Host
 from launch.devices import Gpu, Machine, machine
 from launch.environment import own
-from launch.srun import step
+from launch.srun import for_some, step
 
 ANSWER_S = 60.0
 
@@ -41,8 +41,9 @@ def ask(hosts: Sequence[Host], path: Path) -> Answers:
     asked = time.time()
     try:
         done = subprocess.run(
-            step(hosts, [sys.executable, "-m", "launch.probe", str(path)]),
-            env=own(),
+            # also beside a step that a killed controller has left
+            step(hosts, [sys.executable, "-m", "launch.probe", str(path)], ["--overlap"]),
+            env=for_some(own()),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

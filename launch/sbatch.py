@@ -15,14 +15,16 @@ SITE = SOURCE / "slurm" / "site.sh"
 CHOSEN = ("time", "partition", "account", "qos", "constraint", "gres", "segment", "switches")
 
 
-def options(launcher: Mapping[str, Any], name: str, nodes: int, gpus_per_node: int, run_dir: Path) -> list[str]:
+def options(
+    launcher: Mapping[str, Any], name: str, nodes: int, ranks_per_node: int, on_gpus: bool, run_dir: Path
+) -> list[str]:
     """sbatch's words for a point's job, by the fields of harness.config.Launcher.
 
-    gpus_per_node: 0 where ranks are CPU processes, for hosts that may have no GPUs.
+    on_gpus: whether to ask for a GPU for each rank; hosts may have none.
     """
     chosen = {key: one_line(f"launcher.{key}", str(launcher[key])) for key in CHOSEN if launcher[key]}
-    if gpus_per_node and "gres" not in chosen:
-        chosen["gpus-per-node"] = str(gpus_per_node)
+    if on_gpus and "gres" not in chosen:
+        chosen["gpus-per-node"] = str(ranks_per_node)
     if lead := launcher["signal_lead_s"]:
         # to the batch shell alone, which has become the controller and ends its point in order
         chosen["signal"] = f"B:TERM@{lead}"
@@ -31,8 +33,8 @@ def options(launcher: Mapping[str, Any], name: str, nodes: int, gpus_per_node: i
     words = {"job-name": name, "comment": run_dir, "nodes": nodes, "ntasks-per-node": 1, **chosen, "output": output}
     return [
         *(f"--{key}={value}" for key, value in words.items()),
-        # whole hosts are not all of their memory
-        *(["--exclusive", "--mem=0"] if launcher["exclusive"] else []),
+        # whole hosts are not all of their memory; of a part, a core for each rank is the least
+        *(["--exclusive", "--mem=0"] if launcher["exclusive"] else [f"--cpus-per-task={ranks_per_node}"]),
         "--requeue" if launcher["requeue"] else "--no-requeue",
     ]
 

@@ -1,5 +1,6 @@
 """A point on several hosts of an allocation, as one Slurm step, until no process of it is left on any."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launch.allocation import Host
-from launch.environment import SOURCE, Environment
-from launch.local import Tree
+from launch.environment import SOURCE, Environment, own
+from launch.local import Tree, told
 
 NODE = "launch.node"
 SWEEP_S = 20.0
@@ -17,6 +18,8 @@ TOTALS = ("SLURM_GPUS", "SLURM_NTASKS", "SLURM_NPROCS", "SLURM_TRES_PER_TASK", "
 # pyxis writes mounts into a file that a shell reads, a line each
 UNMOUNTABLE = re.compile(r"[\s\"$`\\]")
 SEPARATOR = re.compile(r"[,:]")
+# of a host that was cut off
+WHOLE = re.compile(rb"\{.*\}$")
 
 
 @dataclass(frozen=True)
@@ -96,30 +99,55 @@ class Step(Tree):
     """A started step; its end is that of its processes on all its hosts, those too that Slurm does not find."""
 
     def __init__(self, command: list[str], environment: Environment, log: Path, hosts: Sequence[Host]) -> None:
-        self.hosts, self.log, self.swept = hosts, log, False
-        # totals of the allocation, of which a step on fewer hosts cannot have all
-        self.variables = {name: value for name, value in environment.variables.items() if name not in TOTALS}
-        super().__init__(command, replace(environment, variables=self.variables), log)
+        self.hosts, self.ended = hosts, False
+        super().__init__(command, replace(environment, variables=for_some(environment.variables)), log)
 
-    def end(self) -> list[int]:
+    def end(self) -> list[str]:
         left = super().end()
-        if not self.swept:
-            self.swept = True
-            self.sweep()
+        if not self.ended:
+            answers = sweep(self.hosts, [self.marker])
+            left += [process for answer in answers for process in answer.left]
+            self.silent = [answer.host for answer in answers if not answer.came]
+            self.ended = not left
         return left
 
-    def sweep(self) -> None:
-        """Kill what carries the step's marker on its hosts; never in a container, whose processes these are too."""
-        words = step(self.hosts, [sys.executable, "-m", "launch.local", self.marker])
-        with self.log.open("ab") as output:
-            try:
-                subprocess.run(
-                    ["srun", "--overlap", *words[1:]],
-                    env={name: value for name, value in self.variables.items() if value != self.marker},
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    timeout=SWEEP_S,
-                )
-            except subprocess.TimeoutExpired:
-                output.write(b"not all hosts answered when the step's processes were to be ended\n")
+
+@dataclass(frozen=True)
+class Answer:
+    """What a host says when it is swept, if it does: the markers of its processes, and those that did not end."""
+
+    host: str
+    came: bool
+    markers: Sequence[str] = ()
+    left: Sequence[str] = ()
+
+
+def sweep(hosts: Sequence[Host], markers: Sequence[str] = ()) -> list[Answer]:
+    """Kill what carries one of the markers on these hosts; what each answers.
+
+    Never in a container, whose processes these are too, and beside whatever else runs there.
+    """
+    program = [sys.executable, "-m", "launch.local", *markers]
+    try:
+        said = subprocess.run(
+            step(hosts, program, ["--overlap"]),
+            env=for_some(own()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=SWEEP_S,
+        ).stdout
+    except subprocess.TimeoutExpired as late:
+        said = late.stdout or b""
+    answers = {(answer := json.loads(line))["number"]: answer for line in said.splitlines() if WHOLE.match(line)}
+    return [
+        Answer(host.name, True, answer["markers"], [f"{process} on {host.name}" for process in told(answer["left"])])
+        if (answer := answers.get(number))
+        else Answer(host.name, False)
+        for number, host in enumerate(hosts)
+    ]
+
+
+def for_some(variables: dict[str, str]) -> dict[str, str]:
+    """Variables without the totals of the allocation, of which a step on fewer hosts cannot have all."""
+    return {name: value for name, value in variables.items() if name not in TOTALS}

@@ -100,7 +100,7 @@ def read_point(path: Path) -> Point:
     path = Path(path)
     warnings: list[str] = []
     config = _config(path / "config.yaml")
-    status = _record(path / "status.json", warnings) or {"status": "pending", "reason": None, "rank": None}
+    status = _record(path / "status.json", warnings)
     provenance = _document(path / "provenance.json", warnings) or {}
     environment = _document(path / "env.json", warnings) or {}
     launches: list[Record] = []
@@ -122,6 +122,10 @@ def read_point(path: Path) -> Point:
             warnings.append(
                 f"attempt {attempt.name}: events.jsonl: skipped {torn} records that lack {', '.join(fields)}"
             )
+    if status is None:
+        # ranks that were started by hand have no controller to write one
+        ended = any(record["kind"] == "end" for records in events.values() for record in records)
+        status = {"status": "ok" if ended else "pending", "reason": None, "rank": None}
     return Point(path, path.name, config, status, provenance, environment, launches, events, warnings)
 
 

@@ -10,6 +10,8 @@ import os
 import socket
 import statistics
 import time
+from dataclasses import dataclass
+from operator import sub
 from pathlib import Path
 
 import torch
@@ -25,6 +27,15 @@ TIMES = 5
 ROUNDS = 8
 
 
+@dataclass(frozen=True)
+class Found:
+    """What one rank tells: its host, the clock there when all were at the same place, and whom it met how fast."""
+
+    host: str
+    clock: list[float]
+    met: list[tuple[int, float]]
+
+
 @record
 def main() -> None:
     parser = argparse.ArgumentParser(prog="harness.collectives.links", description="What lies between hosts.")
@@ -38,18 +49,19 @@ def main() -> None:
     cuda = device.type == "cuda"
     dist.init_process_group("nccl" if cuda else "gloo", device_id=device if cuda else None)
     reduced = all_reduce(device)
-    found: list[tuple[str, list[tuple[int, float]]]] = [("", [])] * world
-    dist.all_gather_object(found, (host, pairs(device)))
+    found: list[Found | None] = [None] * world
+    dist.all_gather_object(found, Found(host, clock(device), pairs(device)))
     if dist.get_rank() == 0:
-        write(arguments.folder / "links.json", reduced, found)
+        write(arguments.folder / "links.json", reduced, [one for one in found if one is not None])
     dist.destroy_process_group()
 
 
-def write(path: Path, reduced: float, found: list[tuple[str, list[tuple[int, float]]]]) -> None:
+def write(path: Path, reduced: float, found: list[Found]) -> None:
     """The ranks' findings, as one document."""
-    hosts = [host for host, _ in found]
+    hosts, first = [one.host for one in found], found[0].clock
     document = {
         "hosts": hosts,
+        "clocks_s": [statistics.median(map(sub, one.clock, first)) for one in found],
         "all_reduce": {
             "bytes": ALL_REDUCE_BYTES,
             "duration_s": reduced,
@@ -57,14 +69,24 @@ def write(path: Path, reduced: float, found: list[tuple[str, list[tuple[int, flo
         },
         "pairs": [
             {"hosts": [hosts[rank], hosts[other]], "bytes_per_s": speed}
-            for rank, (_, met) in enumerate(found)
-            for other, speed in met
+            for rank, one in enumerate(found)
+            for other, speed in one.met
             if rank < other
         ],
     }
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps(document) + "\n")
     draft.rename(path)
+
+
+def clock(device: torch.device) -> list[float]:
+    """What this host's clock shows, some times, when all ranks have just passed a barrier."""
+    shown = []
+    for _ in range(TIMES):
+        dist.barrier()
+        wait(device)
+        shown.append(time.time())
+    return shown
 
 
 def all_reduce(device: torch.device) -> float:

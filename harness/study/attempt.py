@@ -21,7 +21,8 @@ def run_attempt(
     start: Callable[[Path], Tree],
     hosts: Sequence[str],
     ranks_per_node: int,
-    position: int,
+    position: int | None,
+    queue_s: float | None,
     timeout_s: float | None,
     lease: Lease,
     interruption: Interruption,
@@ -41,7 +42,7 @@ def run_attempt(
         "host": socket.gethostname(),
         "hosts": list(hosts),
         "position": position,
-        "queue_s": 0.0,
+        "queue_s": queue_s,
     }
     log = attempt_dir / "logs" / LAUNCHER_LOG
     with start(log) as tree:
@@ -51,9 +52,11 @@ def run_attempt(
         # Also after a good end: what a rank has left behind must not run beside the next point.
         left = tree.end()
         if left and interruption.signal is None:
-            say(f"waiting for processes {', '.join(map(str, left))}, which nothing could end")
+            say(f"waiting for what could not be ended: {', '.join(left)}")
         while left and interruption.signal is None:
             left = tree.end()
+        if tree.silent:
+            say(f"warning: {', '.join(tree.silent)} gave no answer; processes of this point may still run there")
     if cut:
         ended = time.time()
     exit_code = tree.poll()
@@ -61,7 +64,7 @@ def run_attempt(
     if cut is None:
         assert exit_code is not None
         return outcome(attempt_dir, exit_code, hosts, ranks_per_node)
-    return Outcome(cut.status, f"{cut.reason}; processes {left} could not be ended") if left else cut
+    return Outcome(cut.status, f"{cut.reason}; not ended: {', '.join(left)}") if left else cut
 
 
 def wait(

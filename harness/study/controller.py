@@ -52,25 +52,10 @@ def run(arguments: list[str], multirun: bool) -> int:
         progress.say(line)
     if config.launcher.kind == "sbatch":
         with Interruption() as interruption:
-            statuses = submit_all(order, session_of(here, started_by, [], interruption, progress))
+            statuses = submit_all(order, progress.say, interruption)
         say_result(statuses, len(order), progress.say)
-        return 0
+        return interruption.exit_code or (1 if "pending" in statuses else 0)
     return run_all(order, multirun, here, started_by, hosts, progress)
-
-
-def session_of(
-    here: Machine,
-    started_by: Launcher,
-    hosts: list[dict[str, Any]],
-    interruption: Interruption,
-    progress: Progress,
-    patience_s: float = 0.0,
-) -> Session:
-    """What all turns share."""
-    links, remaining = Links(hosts), Remaining(started_by)
-    return Session(
-        here, started_by, links, remaining, provenance(here), interruption, progress, progress.say, patience_s
-    )
 
 
 def run_all(
@@ -80,14 +65,27 @@ def run_all(
     started_by: Launcher,
     hosts: list[dict[str, Any]],
     progress: Progress,
-    patience_s: float = 0.0,
+    own_job: bool = False,
 ) -> int:
-    """Every point's turn, one after the other; `hosts` are those that the preflight has looked at."""
+    """Every point's turn, one after the other.
+
+    hosts: those that the preflight has looked at. own_job: whether this runs the one point of a job of its own.
+    """
     with Interruption() as interruption:
         for planned in order:
             with suppress(OSError):  # its turn will meet the same error, and say so
                 plant(planned.point)
-        session = session_of(here, started_by, hosts, interruption, progress, patience_s)
+        session = Session(
+            machine=here,
+            launcher=started_by,
+            links=Links(hosts),
+            remaining=Remaining(started_by),
+            provenance=provenance(here),
+            interruption=interruption,
+            progress=progress,
+            say=progress.say,
+            own_job=own_job,
+        )
         statuses = []
         for position, planned in enumerate(order):
             if interruption.signal is None:

@@ -16,11 +16,9 @@ from harness.study.point import Point
 from harness.study.preflight import look
 from harness.study.progress import Progress
 from harness.study.rundir import read_status, write_status
+from harness.study.turn import PATIENCE_S
 from launch.launchers import Srun, launcher
 from launch.srun import container
-
-PATIENCE_S = 2 * lease.STALE_S
-"""Who submits a point holds it until it is written down; a job that died on another host does until it is stale."""
 
 
 def main() -> int:
@@ -44,11 +42,12 @@ def main() -> int:
             if (read_status(run_dir) or {}).get("status") != "ok":
                 write_status(run_dir, "failed", str(error))
         raise
-    return run_all(order, False, here, started_by, hosts, Progress(), PATIENCE_S)
+    return run_all(order, False, here, started_by, hosts, Progress(), own_job=True)
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
     except ValueError as error:
-        sys.exit(f"harness: {error}")
+        sys.stderr.write(f"harness: {error}\n")
+        sys.exit(2)

@@ -50,7 +50,7 @@ class Failure:
 
 def outcome(attempt_dir: Path, exit_code: int, hosts: Sequence[str], ranks_per_node: int) -> Outcome:
     """Judge an attempt on these hosts that ended by itself."""
-    ended = any(record["kind"] == "end" for record in Events(attempt_dir / "events.jsonl").new())
+    ended = trained(attempt_dir)
     if exit_code == 0:
         return Outcome("ok") if ended else Outcome("failed", "the processes ended well, but the record has no end")
     guilty = first(raised(attempt_dir / "logs", ranks_per_node), died(attempt_dir / "logs", ranks_per_node))
@@ -62,6 +62,11 @@ def outcome(attempt_dir: Path, exit_code: int, hosts: Sequence[str], ranks_per_n
     where = f" on {host}" if len(hosts) > 1 else ""
     after = " (after the end of training)" if ended else ""
     return Outcome(guilty.status, f"rank {guilty.rank}{where}: {guilty.text}{after}", guilty.rank, host)
+
+
+def trained(attempt_dir: Path) -> bool:
+    """Whether an attempt's ranks came to the end of training."""
+    return any(record["kind"] == "end" for record in Events(attempt_dir / "events.jsonl").new())
 
 
 def first(raised: list[Failure], died: list[Failure]) -> Failure | None:

@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from harness.study.command import attempt_dir
 from harness.study.lease import holder
+from harness.study.outcome import trained
 from harness.study.rundir import check_schema, point_dirs, read_status
 from launch import allocation
 
@@ -68,7 +70,9 @@ def entry(run_dir: Path, ended: set[str]) -> dict[str, Any]:
     status, held = read_status(run_dir) or {}, holder(run_dir)
     if status.get("status") == "running" and not held:
         status = read_status(run_dir) or {}  # it may have ended between the two looks
-    stands, job = status.get("status", "pending"), status.get("job")
+    # ranks that were started by hand have no controller to write a status
+    by_hand = "ok" if not status and trained(attempt_dir(run_dir)) else "pending"
+    stands, job = status.get("status", by_hand), status.get("job")
     return {
         "slug": run_dir.name,
         "status": stands,

@@ -23,6 +23,7 @@ from launch.launchers import Launcher, Srun
 
 LINKS = "harness.collectives.links"
 LINKS_S = 120.0
+IMPORT_S = 900.0  # of an image on hosts that have none yet, as launch.node waits for it
 CLOCK_S = 1.0
 FEWEST_TO_COMPARE = 3
 """Of two hosts that are slow together nobody can say which one is."""
@@ -88,13 +89,15 @@ def differences(hosts: Sequence[Host], answers: probe.Answers, folder: Path) -> 
             raise ValueError(f"{host.name}: does not see {folder}; choose a root= that all hosts share")
         if not answers.asked - CLOCK_S <= seen.time <= answers.answered + CLOCK_S:
             off = seen.time - (answers.asked if seen.time < answers.asked else answers.answered)
-            raise ValueError(
-                f"{host.name}: its clock is {off:+.1f} s off; set it, or times of hosts cannot be compared"
-            )
+            raise ValueError(f"{host.name}: {wrong_clock(off)}")
         if (seen.machine.gpus, seen.machine.driver) != (first.machine.gpus, first.machine.driver):
             raise ValueError(
                 f"{host.name}: has {described(seen)}, {hosts[0].name} has {described(first)}; take hosts that are alike"
             )
+
+
+def wrong_clock(off: float) -> str:
+    return f"its clock is {off:+.1f} s off; set it, or times of hosts cannot be compared"
 
 
 def described(seen: probe.Seen) -> str:
@@ -149,11 +152,12 @@ def measure(planned: Planned, launcher: Launcher, held: Lease, interruption: Int
     environment = build(config.nccl.env, clear, run_dir, log.parent, config.gpus_per_node, calls_per_step=0)
     program = [LINKS, str(folder), f"--hosts={config.nodes}"]
     command = launcher.command(program, f"{run_dir.name}-preflight", folder, config.nodes, 1, environment)
+    most = LINKS_S + (IMPORT_S if config.launcher.container_image else 0)
     with launcher.start(command, environment, log, config.nodes) as tree:
-        cut = wait(tree, LINKS_S, held, interruption, lambda: None)
+        cut = wait(tree, most, held, interruption, lambda: None)
     if cut is not None:
-        late = "preflight: the hosts did not find each other" if cut.status == "timeout" else cut.reason
-        return Outcome(cut.status, late)
+        late = f"preflight: the hosts did not find each other within {most:.0f} s"
+        return Outcome(cut.status, late if cut.status == "timeout" else cut.reason)
     exit_code = tree.poll()
     assert exit_code is not None
     if exit_code:
@@ -166,11 +170,16 @@ def measure(planned: Planned, launcher: Launcher, held: Lease, interruption: Int
         return Outcome(
             "failed", f"preflight: ranks are on {', '.join(found['hosts'])}, not on {', '.join(named)} in turn"
         )
+    clocks = dict(zip(named, found["clocks_s"], strict=True))
+    for host, off in clocks.items():
+        if abs(off) > CLOCK_S:
+            return Outcome("failed", f"preflight: {host}: {wrong_clock(off)}", host=host)
     bandwidth = fastest(found["pairs"])
     return {
         "time": begin,
         "duration_s": time.time() - begin,
         "world_size": config.nodes,
+        "clocks_s": clocks,
         "all_reduce": found["all_reduce"],
         "pairs": found["pairs"],
         "bandwidth": bandwidth,

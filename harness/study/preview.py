@@ -1,20 +1,21 @@
 """What a person reads before anything starts."""
 
+import json
 import shlex
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from harness.config import Config
-from harness.plan.collectives import calls_per_step
 from harness.plan.nccl import doubts
 from harness.plan.point import Plan
 from harness.plan.strategies import DEGREES
+from harness.study.batch import job_of
+from harness.study.command import attempt_dir, commanded
 from harness.study.planning import Planned, on_gpus, oversubscribed
 from harness.study.point import Point
-from launch import sbatch, torchrun
-from launch.devices import Machine, torch_has_cuda
-from launch.environment import Environment, ambient, build, hidden
+from harness.study.rundir import study_document, yaml_of
+from launch import torchrun
+from launch.devices import Machine
+from launch.environment import ambient, hidden
 from launch.launchers import Launcher, Local
 
 
@@ -113,6 +114,10 @@ def dry_run(order: list[Planned], machine: Machine, launcher: Launcher) -> Itera
 
 def shown(planned: Planned, machine: Machine, launcher: Launcher) -> Iterator[str]:
     """The environment and the command of a point's ranks, for a shell."""
+    if planned.point.config.nodes > 1 and isinstance(launcher, Local):
+        yield "# once, in a folder that all hosts see"
+        yield from planting(planned.point)
+        yield f"# on each of {planned.point.config.nodes} hosts, {torchrun.FIRST_HOST} being one of them"
     environment, command = commanded(planned, machine, launcher)
     for name in environment.cleared:
         yield f"unset {name}"
@@ -120,60 +125,15 @@ def shown(planned: Planned, machine: Machine, launcher: Launcher) -> Iterator[st
     for name, value in sorted(variables.items()):
         if name not in environment.cleared:
             yield f"export {name}={shlex.quote(value)}"
-    if (nodes := planned.point.config.nodes) > 1 and isinstance(launcher, Local):
-        yield f"# on each of {nodes} hosts, {torchrun.FIRST_HOST} being one of them"
     yield shlex.join(command)
 
 
-@dataclass(frozen=True)
-class Job:
-    """What Slurm gets for a point: a script, and the options with which it is submitted."""
-
-    path: Path
-    script: str
-    options: list[str]
-
-    def command(self, after: str | None) -> list[str]:
-        """Its submission; `after` is a job that has to end before."""
-        return sbatch.command(self.path, self.options, after)
-
-
-def job_of(point: Point) -> Job:
-    """A point's job. ValueError, one sentence, for what a job script cannot hold."""
-    config, run_dir = point.config, point.run_dir
-    script = sbatch.script(run_dir)
-    gpus = config.gpus_per_node if takes_gpus(config) else 0
-    options = sbatch.options(asdict(config.launcher), point.slug, config.nodes, gpus, run_dir)
-    return Job(run_dir / "job.sh", script, options)
-
-
-def takes_gpus(config: Config) -> bool:
-    """Whether a job has to ask for GPUs.
-
-    The machine that submits need not have any, so its own say nothing. The ranks run its torch, which uses none where
-    it is a build for CPUs; a person who names the hardware says that there are some.
-    """
-    return config.hardware.name != "auto" or torch_has_cuda()
-
-
-def attempt_dir(run_dir: Path) -> Path:
-    """The folder of a point's one attempt; a point that runs again does so in a new run directory."""
-    return run_dir / "attempts" / "0"
-
-
-def commanded(planned: Planned, machine: Machine, launcher: Launcher) -> tuple[Environment, list[str]]:
-    """The environment and the command of a point."""
-    config, run_dir = planned.point.config, planned.point.run_dir
-    folder, gpus = attempt_dir(run_dir), on_gpus(config, machine)
-    environment = build(
-        config.nccl.env,
-        config.nccl.ambient == "clear",
-        run_dir,
-        folder / "logs",
-        (len(machine.gpus) or config.gpus_per_node) if gpus else 0,
-        calls_per_step(config),
-    )
-    program = torchrun.worker(run_dir, 0, "cuda" if gpus else "cpu")
-    ranks = (config.nodes, config.gpus_per_node)
-    command = launcher.command(program, run_dir.name, folder, *ranks, environment, config.launcher.numa)
-    return environment, command
+def planting(point: Point) -> Iterator[str]:
+    """What makes the run directory of a point that no controller starts, for a shell."""
+    texts = {
+        point.study_dir / "study.json": json.dumps(study_document(point.config.study)),
+        point.run_dir / "config.yaml": yaml_of(point),
+    }
+    yield f"mkdir -p {shlex.quote(str(attempt_dir(point.run_dir) / 'logs'))}"
+    for path, text in texts.items():
+        yield f"printf %s {shlex.quote(text)} > {shlex.quote(str(path))}"

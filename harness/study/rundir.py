@@ -42,9 +42,14 @@ def open_study(study_dir: Path, name: str) -> None:
     """Make the study's folder, or raise ValueError where that cannot be."""
     try:
         (study_dir / "points").mkdir(parents=True, exist_ok=True)
-        write_json(study_dir / "study.json", {"schema": SCHEMA, "kind": "study", "time": time.time(), "name": name})
+        write_json(study_dir / "study.json", study_document(name))
     except OSError as error:
         raise ValueError(f"root={study_dir.parent}: cannot be written ({error.strerror})") from error
+
+
+def study_document(name: str) -> dict[str, Any]:
+    """What study.json says."""
+    return {"schema": SCHEMA, "kind": "study", "time": time.time(), "name": name}
 
 
 def plant(point: Point) -> None:

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 from harness.study import lease
+from harness.study.batch import job_of
 from harness.study.files import write_text
+from harness.study.interruption import Interruption
 from harness.study.planning import Planned
-from harness.study.preview import job_of
 from harness.study.rundir import plant, read_status, write_config, write_status
-from harness.study.turn import SKIPPED, Session, by, set_aside
+from harness.study.turn import SKIPPED, by, set_aside
 from launch import allocation, sbatch
+
+Say = Callable[[str], None]
 
 
 def check_all(order: list[Planned]) -> None:
@@ -18,21 +21,30 @@ def check_all(order: list[Planned]) -> None:
             sbatch.check(job_of(planned.point).options)
 
 
-def submit_all(order: list[Planned], session: Session) -> list[str]:
-    """Submit every point that has to run; the statuses that they come to."""
+def submit_all(order: list[Planned], say: Say, interruption: Interruption) -> list[str]:
+    """Submit every point that has to run; the statuses that they come to.
+
+    One that Slurm refuses now, as beyond a person's most jobs, stays pending, and what is queued stays queued.
+    """
     statuses, before = [], None
     for position, planned in enumerate(order, 1):
+        if interruption.signal is not None:
+            break
         title = f"[{position}/{len(order)}] {planned.point.slug}"
-        status, job = submit(planned, title, session, before)
+        try:
+            status, job = submit(planned, title, say, before)
+        except (OSError, ValueError) as error:
+            say(f"{title}: not submitted, {error}")
+            status, job = "pending", None
         if planned.point.config.launcher.chain:
             before = job or before
         statuses.append(status)
     return statuses
 
 
-def submit(planned: Planned, title: str, session: Session, after: str | None) -> tuple[str, str | None]:
+def submit(planned: Planned, title: str, say: Say, after: str | None) -> tuple[str, str | None]:
     """One point's submission: what it comes to, and its job if that waits or runs."""
-    point, run_dir, say = planned.point, planned.point.run_dir, session.say
+    point, run_dir = planned.point, planned.point.run_dir
     plant(point)
     held = lease.acquire(run_dir)
     if held is None:
@@ -40,8 +52,9 @@ def submit(planned: Planned, title: str, session: Session, after: str | None) ->
         return SKIPPED.status, None
     with held:
         status = read_status(run_dir)
-        if status and status["status"] == "ok" and not point.config.rerun:
-            say(f"{title}: skipped, ok already")
+        # what code and hosts there will be, nobody knows before the job starts
+        if status and status["status"] in ("ok", "oom") and not point.config.rerun:
+            say(f"{title}: skipped, {status['status']} already (rerun=true runs it again)")
             return SKIPPED.status, None
         # also one that a submission which was cut off has not noted, or that runs again after a host's failure
         if job := allocation.job_of(point.slug, str(run_dir)):
@@ -54,10 +67,10 @@ def submit(planned: Planned, title: str, session: Session, after: str | None) ->
         was = status["status"] if status else "without a status"
         say(f"{title}: was {was}, kept as {set_aside(run_dir, status, held).name}")
     # the lease went with the old directory
-    return submit(planned, title, session, after)
+    return submit(planned, title, say, after)
 
 
-def send(planned: Planned, title: str, say: Callable[[str], None], after: str | None) -> tuple[str, str | None]:
+def send(planned: Planned, title: str, say: Say, after: str | None) -> tuple[str, str | None]:
     """Submit a held point, which its job takes over when it is let go."""
     point, run_dir = planned.point, planned.point.run_dir
     if planned.plan is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.study import lease
 from harness.study.attempt import TAKEN_OVER, run_attempt
+from harness.study.command import attempt_dir, commanded
 from harness.study.events import Pace
 from harness.study.files import read_json, write_json, write_text
 from harness.study.interruption import Interruption
@@ -16,7 +17,7 @@ from harness.study.mirror import Mirror
 from harness.study.outcome import Outcome
 from harness.study.planning import Planned
 from harness.study.preflight import Links
-from harness.study.preview import attempt_dir, commanded, counted
+from harness.study.preview import counted
 from harness.study.progress import Progress
 from harness.study.provenance import changes, environment_changes, stamped
 from harness.study.remaining import Remaining
@@ -25,9 +26,10 @@ from launch import torchrun
 from launch.devices import Machine
 from launch.environment import Environment
 from launch.launchers import Launcher
-from launch.local import end_marked, markers
 
 SKIPPED = Outcome("skipped")
+PATIENCE_S = 2 * lease.STALE_S
+"""Who submits a point holds it until it is written down; a job that died on another host does until it is stale."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,15 @@ class Session:
     interruption: Interruption
     progress: Progress
     say: Callable[[str], None]
-    patience_s: float
-    """How long to wait for a point that somebody else holds."""
+    own_job: bool
+    """Whether this runs the one point of a job that was submitted for it."""
 
 
 def take(planned: Planned, position: int, title: str, session: Session) -> Outcome:
     """One point's turn; what is wrong with the point is its outcome."""
     point, run_dir, say = planned.point, planned.point.run_dir, session.say
     plant(point)
-    held = lease.acquire_within(run_dir, session.patience_s)
+    held = lease.acquire_within(run_dir, PATIENCE_S if session.own_job else 0)
     if held is not None:
         with held:
             try:
@@ -62,8 +64,8 @@ def take(planned: Planned, position: int, title: str, session: Session) -> Outco
             if reason := done(planned, status, session):
                 say(f"{title}: skipped, {reason}")
                 return SKIPPED
-            end_deserted()
-            end_marked(str(run_dir))
+            for left in session.launcher.end_left(lambda marker: deserted(Path(marker), run_dir)):
+                say(f"{title}: warning: {left}")
             if not (run_dir / "attempts").exists():
                 return start(planned, position, title, session, held)
             say(f"{title}: was {was}, kept as {set_aside(run_dir, status, held).name}")
@@ -77,17 +79,15 @@ def take(planned: Planned, position: int, title: str, session: Session) -> Outco
         return start(planned, position, title, session, held)
 
 
-def end_deserted() -> None:
-    """End what dead controllers have left running on this machine: it would be measured along with the next point."""
-    for run_dir in {Path(marker) for marker in markers()}:
-        if lease.deserted(run_dir):
-            end_marked(str(run_dir))
+def deserted(other: Path, run_dir: Path) -> bool:
+    """Whether what runs for another point has no controller, or is this point's own from before it was held."""
+    return other == run_dir or lease.deserted(other)
 
 
 def set_aside(run_dir: Path, status: dict[str, Any] | None, held: lease.Lease) -> Path:
     """Rename the run directory of a point that runs again, its status made true before."""
     if status is not None and status["status"] == "running":
-        write_status(run_dir, "failed", "its controller disappeared", attempt=status["attempt"])
+        write_status(run_dir, "failed", "its controller disappeared", attempt=status["attempt"], job=status.get("job"))
     return archive(held, run_dir)
 
 
@@ -145,32 +145,35 @@ def run(planned: Planned, position: int, title: str, session: Session, held: lea
         try:
             environment, command = describe(planned, session)
             write_status(run_dir, "running", attempt=0)
-            apart = session.links.check(planned, session.launcher, held, session.interruption, tell)
-            say(f"{title}: started, {counted(point.ranks, 'rank')}")
-            if point.config.record.wandb != "disabled":
-                cleanup.callback(Mirror(run_dir, folder / "logs" / "mirror.log").finish, session.interruption)
-            with session.progress.point(title, point.config.steps, pace) as watch:
-                outcome = apart or run_attempt(
-                    folder,
-                    command,
-                    lambda log: session.launcher.start(command, environment, log, point.config.nodes),
-                    session.launcher.hosts[: point.config.nodes],
-                    point.config.gpus_per_node,
-                    position,
-                    point.config.launcher.timeout_s,
-                    held,
-                    session.interruption,
-                    watch,
-                    tell,
-                )
-            pace.read_on()
+            outcome = session.links.check(planned, session.launcher, held, session.interruption, tell)
+            if outcome is None:
+                say(f"{title}: started, {counted(point.ranks, 'rank')}")
+                if point.config.record.wandb != "disabled":
+                    cleanup.callback(Mirror(run_dir, folder / "logs" / "mirror.log").finish, session.interruption)
+                with session.progress.point(title, point.config.steps, pace) as watch:
+                    outcome = run_attempt(
+                        folder,
+                        command,
+                        lambda log: session.launcher.start(command, environment, log, point.config.nodes),
+                        session.launcher.hosts[: point.config.nodes],
+                        point.config.gpus_per_node,
+                        # jobs run in Slurm's order
+                        None if session.own_job else position,
+                        session.launcher.queued_s(),
+                        point.config.launcher.timeout_s,
+                        held,
+                        session.interruption,
+                        watch,
+                        tell,
+                    )
+                pace.read_on()
         except OSError as error:
             outcome = Outcome("failed", f"the controller met an error: {error}")
         else:
             outcome = outcome if held.ours() else TAKEN_OVER
         if held.ours():
             write_status(run_dir, outcome.status, outcome.reason, outcome.rank, outcome.host, attempt=0)
-        session.remaining.took(time.monotonic() - begin)
+        session.remaining.took(planned, time.monotonic() - begin)
         figures = [*pace.figures(), f"{time.monotonic() - begin:.1f} s"]
         say(f"{title}: {outcome.status}, {', '.join(figures)}" + (f"; {outcome.reason}" if outcome.reason else ""))
     if (mirrored := read_json(run_dir / "mirror.json")) and mirrored.get("reason"):
@@ -184,7 +187,8 @@ def describe(planned: Planned, session: Session) -> tuple[Environment, list[str]
     (attempt_dir(run_dir) / "logs").mkdir(parents=True, exist_ok=True)
     environment, command = commanded(planned, session.machine, session.launcher)
     write_config(planned.point)
-    write_json(run_dir / "provenance.json", stamped(session.provenance))
+    hosts = session.launcher.hosts[: planned.point.config.nodes]
+    write_json(run_dir / "provenance.json", {**stamped(session.provenance), "hosts": list(hosts)})
     write_json(run_dir / "env.json", environment.document())
     write_text(run_dir / "command.sh", torchrun.script(command, environment, run_dir))
     return environment, command

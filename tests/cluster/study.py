@@ -5,8 +5,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lab import SCALE, Cluster, missing
+from lab import SOURCE, Cluster, missing
 
+from harness.analysis.points import points as table
 from harness.analysis.read import Point, Record, read_study
 from harness.bench.judge import Check, judge
 
@@ -18,7 +19,8 @@ def scale(cluster: Cluster, root: Path, *words: str, name: str = STUDY, nodes: i
     """Submit scale.sh as a person does, and wait for its end; its output."""
     root.mkdir(parents=True, exist_ok=True)
     asked = (f"study={name}", f"root={root}", *WORDS, *words)
-    job = cluster.submit(f"--nodes={nodes}", f"--output={root}/%j.log", str(SCALE), *asked, cwd=root, **variables)
+    words = (f"--nodes={nodes}", f"--output={root}/%j.log", "slurm/scale.sh", *asked)
+    job = cluster.submit(*words, cwd=SOURCE, **variables)
     cluster.wait([job])
     return (root / f"{job}.log").read_text()
 
@@ -33,11 +35,19 @@ def main() -> int:
         Path(folder).chmod(0o755)
         with Cluster(Path(folder)) as cluster:
             sys.stdout.write(scale(cluster, root))
-    points = list(read_study(root / STUDY))
-    checks = [number("points that ended ok", sum(point.status["status"] == "ok" for point in points), len(SCALES))]
-    for point in points:
-        hosts = started(point)["hosts"]
-        checks.append(number(f"{point.slug}: hosts", len(set(hosts)), point.config.nodes))
+            first = cluster.address("node1")
+    study = read_study(root / STUDY)
+    points = list(study)
+    met = [point for point in points if started(point)["master_addr"] == first]
+    followed = [point for point in points if started(point)["hosts"] == point.provenance["hosts"]]
+    efficiencies = table(study)["efficiency"].drop_nulls()
+    checks = [
+        number("points that ended ok", sum(point.status["status"] == "ok" for point in points), len(SCALES)),
+        number("points whose ranks met at the first host's address", len(met), len(SCALES)),
+        number("points whose ranks follow their hosts", len(followed), len(SCALES)),
+        number("points with an efficiency", len(efficiencies), len(SCALES)),
+        *(number(f"{point.slug}: hosts", len(set(point.provenance["hosts"])), point.config.nodes) for point in points),
+    ]
     return judge("cluster-study", checks, [point.path for point in points])
 
 

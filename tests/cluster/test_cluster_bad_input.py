@@ -56,6 +56,11 @@ def test_more_gpus_than_a_host_has(cluster: Cluster, tmp_path: Path) -> None:
     assert "gpu:9" in said
 
 
+def test_more_ranks_than_a_host_has_gpus(cluster: Cluster, tmp_path: Path) -> None:
+    said = refused(cluster, tmp_path, "launcher=sbatch", "hardware=h100_sxm", "gpus_per_node=9")
+    assert "--gpus-per-node=9" in said
+
+
 def test_srun_outside_an_allocation(cluster: Cluster, tmp_path: Path) -> None:
     assert "salloc or sbatch" in refused(cluster, tmp_path, "launcher=srun")
 
@@ -87,8 +92,21 @@ def test_a_folder_that_one_host_does_not_see(cluster: Cluster, tmp_path: Path) -
     assert not (tmp_path / "wrong").exists()
 
 
-def test_hostile_names_and_overrides_start_nothing(cluster: Cluster, tmp_path: Path) -> None:
-    for word in ("study=x; touch pwned", "study=$(touch pwned)", "model.name=$(touch pwned)", "nodes=$(touch pwned)"):
-        job = cluster.submit("--nodes=1", f"--output={tmp_path}/%j.log", str(SCALE), word, *WORDS, cwd=tmp_path)
-        cluster.wait([job])
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("study=x; touch pwned", "study="),
+        ("study=$(touch pwned)", "study="),
+        ("'study=$(touch pwned)'", "study="),
+        ("nodes=$(touch pwned)", "nodes="),
+        ("model.name=$(touch pwned)", "model.name="),
+        ("launcher.account='$(touch pwned)'", "ok"),
+    ],
+)
+def test_hostile_names_and_overrides_start_nothing(cluster: Cluster, tmp_path: Path, word: str, told: str) -> None:
+    words = (word, f"root={tmp_path}", *WORDS, "steps=6")
+    job = cluster.submit("--nodes=1", f"--output={tmp_path}/log", str(SCALE), *words, cwd=tmp_path)
+    cluster.wait([job])
+    said = (tmp_path / "log").read_text()
+    assert told in said, said
     assert not list(tmp_path.rglob("pwned"))

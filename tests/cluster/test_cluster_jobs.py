@@ -1,6 +1,7 @@
 """harness run launcher=sbatch on a real Slurm: a job a point, from a login node."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from lab import HOSTS, Cluster
-from study import WORDS
+from study import RANKS_PER_HOST, WORDS
 
 pytestmark = pytest.mark.cluster
 
@@ -29,8 +30,8 @@ def queued(cluster: Cluster) -> list[str]:
     return cluster.slurm("squeue", "-h", "-o", "%i %j").splitlines()
 
 
-def statuses(root: Path) -> list[dict[str, object]]:
-    return [json.loads(path.read_text()) for path in sorted(root.glob("jobs/points/*/status.json"))]
+def statuses(root: Path, points: str = "*") -> list[dict[str, object]]:
+    return [json.loads(path.read_text()) for path in sorted(root.glob(f"jobs/points/{points}/status.json"))]
 
 
 def test_three_jobs_are_queued_at_once_and_status_follows_them_to_their_end(cluster: Cluster, root: Path) -> None:
@@ -85,3 +86,35 @@ def test_jobs_of_a_chain_wait_for_each_other(cluster: Cluster, root: Path) -> No
     told = cluster.slurm("scontrol", "show", "job", "--oneliner", str(jobs[1]))
     assert f"Dependency=afterany:{jobs[0]}" in told
     cluster.wait([str(job) for job in jobs])
+
+
+def test_a_point_whose_job_lost_its_controller_is_run_again_and_keeps_what_it_had(cluster: Cluster, root: Path) -> None:
+    words = asked(root, "nodes=2")
+    cluster.slurm(*words, cwd=root)
+    (job,) = (str(status["job"]) for status in statuses(root))
+    (run_dir,) = (root / "jobs" / "points").iterdir()
+    end = time.monotonic() + 60
+    while not (run_dir / "attempts" / "0" / "launch.json").exists():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    host = cluster.slurm("squeue", "-h", "-j", job, "-o", "%B")
+    cluster.run("on", host, "pkill", "-9", "-f", "harness.study.job")
+    cluster.wait([job])
+    assert "skipped, held by process" in cluster.slurm(*words, cwd=root)
+    # as after a minute of silence
+    os.utime(run_dir / "lease.json", (0, 0))
+    assert "its controller has disappeared" in cluster.slurm(*HARNESS, "status", "jobs", f"--root={root}", cwd=root)
+    cluster.slurm(*words, cwd=root)
+    cluster.wait([str(status["job"]) for status in statuses(root)])
+    before, now = statuses(root, "*~1")[0], json.loads((run_dir / "status.json").read_text())
+    assert (before["status"], before["reason"]) == ("failed", "its controller disappeared")
+    assert (now["status"], now["job"] == job) == ("ok", False)
+
+
+def test_part_of_a_host_has_a_core_for_each_rank(cluster: Cluster, root: Path) -> None:
+    cluster.slurm(*asked(root, "nodes=1", "steps=6", "launcher.exclusive=false"), cwd=root)
+    (status,) = statuses(root)
+    told = cluster.slurm("scontrol", "show", "job", "--oneliner", str(status["job"]))
+    assert f"CPUs/Task={RANKS_PER_HOST}" in told
+    cluster.wait([str(status["job"])])
+    assert statuses(root)[0]["status"] == "ok"

@@ -1,6 +1,7 @@
 """sbatch slurm/scale.sh on a real Slurm of separate hosts: what a person gets, and what goes wrong."""
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -52,9 +53,15 @@ def test_the_report_has_the_efficiency_of_every_scale(scaled: Study) -> None:
 
 
 def test_values_with_commas_and_quotes_reach_the_ranks(scaled: Study) -> None:
-    """A rank ends with an error where its variables are not those that were asked for."""
+    """The first rank's are recorded; all others end with an error where theirs are not those that were asked for."""
     for point in scaled:
-        assert {name: point.environment["effective"][name] for name in ODD} == ODD
+        assert {name: started(point)["nccl"]["env"][name] for name in ODD} == ODD
+
+
+def test_hosts_and_the_wait_for_them_are_recorded(scaled: Study) -> None:
+    for point in scaled:
+        assert point.provenance["hosts"] == started(point)["hosts"]
+        assert 0 <= point.launches[0]["queue_s"] < 60
 
 
 def test_the_preflight_is_recorded_and_names_nobody(scaled: Study) -> None:
@@ -65,6 +72,8 @@ def test_the_preflight_is_recorded_and_names_nobody(scaled: Study) -> None:
         found = json.loads((point.path / "preflight.json").read_text())
         assert [host["name"] for host in found["hosts"]] == started(point)["hosts"]
         assert found["slow"] == []
+        assert found["clocks_s"].keys() == {host["name"] for host in found["hosts"]}
+        assert all(abs(off) < 0.5 for off in found["clocks_s"].values())
         assert len(found["pairs"]) == point.config.nodes * (point.config.nodes - 1) // 2
         assert found["all_reduce"]["busbw"] > 0
 
@@ -101,22 +110,40 @@ def test_a_rank_that_is_killed_on_one_host_ends_the_point_on_all_and_the_next_st
 ) -> None:
     words = ("study=killed", f"root={root}", *WORDS, "steps=100000", "seed=0,1", "launcher.timeout_s=60")
     job = cluster.submit("--nodes=4", f"--output={root}/killed.log", str(SCALE), *words, cwd=root, NODES="4")
-    first = until(lambda: running(root / "killed"))
-    victim = int(cluster.run("on", "node3", "pgrep", "-n", "-f", "harness.worker").split()[0])
-    cluster.run("on", "node3", "kill", "-9", str(victim))
-    died = time.time()
-    second = until(lambda: now if (now := running(root / "killed")) != first else None)
-    status = json.loads((first / "status.json").read_text())
-    assert status["time"] - died < 30
-    assert (status["status"], status["host"]) == ("failed", "node3")
-    assert status["rank"] in (4, 5)
-    assert "SIGKILL" in status["reason"]
-    for host in ("node1", "node2", "node3", "node4"):
-        left = cluster.run("on", host, "pgrep", "-f", f"harness.worker {first}", check=False)
-        assert left == ""
-    assert second.name != first.name
-    cluster.slurm("scancel", job)
-    cluster.wait([job])
+    try:
+        first = until(lambda: running(root / "killed"))
+        victim = int(cluster.run("on", "node3", "pgrep", "-n", "-f", "harness.worker").split()[0])
+        cluster.run("on", "node3", "kill", "-9", str(victim))
+        died = time.time()
+        second = until(lambda: now if (now := running(root / "killed")) != first else None)
+        status = json.loads((first / "status.json").read_text())
+        assert status["time"] - died < 30
+        assert (status["status"], status["host"]) == ("failed", "node3")
+        assert status["rank"] in (4, 5)
+        assert "SIGKILL" in status["reason"]
+        for host in ("node1", "node2", "node3", "node4"):
+            assert workers(cluster, host, first) == ""
+            assert workers(cluster, host, second) != ""
+    finally:
+        cluster.slurm("scancel", job)
+        cluster.wait([job])
+
+
+def test_what_a_killed_controller_leaves_on_other_hosts_is_ended_before_the_next_point(
+    cluster: Cluster, root: Path
+) -> None:
+    words = (sys.executable, "-m", "harness.cli", "run", "launcher=srun", "nodes=2", f"root={root}", *WORDS)
+    program = """
+        "$@" study=left steps=100000 &
+        until grep -qs '"step"' "$ROOT"/left/points/*/attempts/0/events.jsonl; do sleep 0.2; done
+        kill -9 $!
+        "$@" study=next steps=6
+    """
+    salloc = ("salloc", "--quiet", "--nodes=2", "--exclusive", "bash", "-c", program, "_")
+    said = cluster.slurm(*salloc, *words, cwd=root, ROOT=str(root))
+    assert said.endswith("1 point: 1 ok"), said
+    (left,) = (root / "left" / "points").iterdir()
+    assert [workers(cluster, host, left) for host in ("node1", "node2")] == ["", ""]
 
 
 def test_points_that_do_not_fit_into_the_time_left_stay_pending(cluster: Cluster, root: Path) -> None:
@@ -128,6 +155,11 @@ def test_points_that_do_not_fit_into_the_time_left_stay_pending(cluster: Cluster
     assert "pending, takes about" in said
     told = sorted(json.loads(path.read_text())["status"] for path in root.glob("late/points/*/status.json"))
     assert told == ["pending", "timeout"]
+
+
+def workers(cluster: Cluster, host: str, run_dir: Path) -> str:
+    """The ranks of a point that live on a host."""
+    return cluster.run("on", host, "pgrep", "-f", f"harness.worker {run_dir}", check=False)
 
 
 def until(found: Callable[[], Path | None], timeout_s: float = 120.0) -> Path:

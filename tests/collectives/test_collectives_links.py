@@ -1,6 +1,8 @@
 """Hosts meet in pairs, and what is timed is what was sent."""
 
+import json
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,3 +51,18 @@ def test_waiting_for_a_partner_is_not_its_bandwidth() -> None:
 
 def test_an_all_reduce_takes_some_time() -> None:
     assert all(0 < took < 5 for took in run_ranks(2, links.all_reduce, CPU))
+
+
+def clocks(late: int, seconds: float) -> links.Found:
+    """What a rank tells where the clock of one shows another time."""
+    if dist.get_rank() == late:
+        true = time.time
+        time.time = lambda: true() + seconds
+    return links.Found(f"h{dist.get_rank()}", links.clock(CPU), [])
+
+
+def test_clocks_are_compared_closer_than_a_start_takes(tmp_path: Path) -> None:
+    links.write(tmp_path / "links.json", 1.0, run_ranks(3, clocks, 1, -1.5))
+    found = json.loads((tmp_path / "links.json").read_text())
+    assert found["hosts"] == ["h0", "h1", "h2"]
+    assert found["clocks_s"] == pytest.approx([0.0, -1.5, 0.0], abs=0.5)

@@ -11,9 +11,10 @@ import plan_configs
 import pytest
 
 from harness.config import Hardware, Launcher, Nccl
+from harness.study.batch import job_of
 from harness.study.planning import planned
 from harness.study.point import Point
-from harness.study.preview import dry_run, job_of
+from harness.study.preview import dry_run
 from launch.devices import Machine
 from launch.environment import SOURCE
 from launch.launchers import launcher

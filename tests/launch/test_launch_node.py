@@ -16,15 +16,15 @@ def step(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_a_port_that_is_taken_is_not_chosen(tmp_path: Path) -> None:
-    taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(20)]
-    node.open_meeting(tmp_path / "meeting.json", "127.0.0.1")
-    address, port = node.find_meeting(tmp_path / "meeting.json").split(":")
-    assert address == "127.0.0.1"
-    assert int(port) not in {server.getsockname()[1] for server in taken}
-    for server in taken:
-        server.close()
-    socket.create_server((address, int(port))).close()
+def test_a_port_that_is_taken_is_not_chosen(tmp_path: Path, step: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as given_back:
+        used, free = taken.getsockname()[1], given_back.getsockname()[1]
+        given_back.close()
+        tried = iter([used, used, free])
+        step.setattr(node.random, "choice", lambda ports: next(tried))
+        node.open_meeting(tmp_path / "meeting.json", "127.0.0.1")
+    assert node.find_meeting(tmp_path / "meeting.json") == f"127.0.0.1:{free}"
+    assert list(tried) == []
 
 
 def test_the_meeting_of_an_earlier_step_is_not_taken_for_this_one(tmp_path: Path, step: pytest.MonkeyPatch) -> None:

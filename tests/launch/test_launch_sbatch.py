@@ -11,9 +11,9 @@ import pytest
 from study_command import Command
 
 from harness.config import Hardware, Launcher
-from harness.study import preview
+from harness.study import batch
+from harness.study.batch import job_of
 from harness.study.point import Point
-from harness.study.preview import job_of
 from launch import sbatch
 from launch.environment import SOURCE
 
@@ -87,7 +87,7 @@ def test_a_hostile_folder_is_only_a_folder(found: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("value", HOSTILE)
 def test_a_hostile_option_is_one_word_of_sbatch(found: Path, value: str) -> None:
     chosen = Launcher("sbatch", "sbatch", account=value, partition=value, signal_lead_s=60)
-    shown = sbatch.command(found / "job.sh", sbatch.options(asdict(chosen), "slug", 1, 1, found), None)
+    shown = sbatch.command(found / "job.sh", sbatch.options(asdict(chosen), "slug", 1, 1, True, found), None)
     run(f"exec {shlex.quote(sys.executable)} {shlex.join(shown)}", found)
     assert words(found) == shown
     assert not value or {f"--account={value}", f"--partition={value}"} <= set(shown)
@@ -97,7 +97,7 @@ def test_a_hostile_option_is_one_word_of_sbatch(found: Path, value: str) -> None
 @pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\0b", "\n#SBATCH --nodes=99"])
 def test_a_line_break_is_refused_in_one_sentence(found: Path, value: str) -> None:
     with pytest.raises(ValueError, match=r"^launcher\.account=.*: must be without line breaks and NUL") as refused:
-        sbatch.options(asdict(Launcher("sbatch", "sbatch", account=value)), "slug", 1, 1, found)
+        sbatch.options(asdict(Launcher("sbatch", "sbatch", account=value)), "slug", 1, 1, True, found)
     assert "\n" not in str(refused.value)
     with pytest.raises(ValueError, match=r"^root="):
         sbatch.script(found / value)
@@ -127,7 +127,7 @@ def test_a_sites_script_that_fails_ends_the_job(found: Path) -> None:
 
 
 def test_a_percent_sign_of_a_folder_is_no_pattern_of_slurms() -> None:
-    options = sbatch.options(asdict(Launcher("sbatch", "sbatch")), "slug", 1, 1, Path("/50%n/slug"))
+    options = sbatch.options(asdict(Launcher("sbatch", "sbatch")), "slug", 1, 1, True, Path("/50%n/slug"))
     assert "--output=/50%%n/slug/job-%j.log" in options
 
 
@@ -145,7 +145,7 @@ def test_a_percent_sign_of_a_folder_is_no_pattern_of_slurms() -> None:
 def test_a_job_asks_for_gpus_where_its_ranks_use_some(
     monkeypatch: pytest.MonkeyPatch, hardware: str, cuda: bool, gres: str | None, asked: list[str]
 ) -> None:
-    monkeypatch.setattr(preview, "torch_has_cuda", lambda: cuda)
+    monkeypatch.setattr(batch, "torch_has_cuda", lambda: cuda)
     config = plan_configs.config(gpus_per_node=4, launcher=Launcher("sbatch", "sbatch", gres=gres))
     options = job_of(Point(replace(config, hardware=Hardware(hardware)))).options
     assert [word for word in options if word.startswith(("--gpus", "--gres"))] == asked

@@ -14,6 +14,11 @@ from launch.environment import SOURCE
 SBATCH = """\
 #!/bin/bash
 case "$*" in *--test-only*) exit 0 ;; esac
+if [ -s "$CALLS" ] && [ "$(wc -l < "$CALLS")" -ge "${MOST_JOBS:-99}" ]; then
+    echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2
+    exit 1
+fi
+[ -z "$INTERRUPTED" ] || kill -INT "$PPID"
 printf '%s\\n' "$*" >> "$CALLS"
 wc -l < "$CALLS"
 """
@@ -32,8 +37,9 @@ esac
 """
 SRUN = """\
 #!/bin/bash
+while [[ $1 == --* ]]; do shift; done
 case "$*" in
-    *launch.probe*) SLURM_NODEID=0 exec "${@: -4}" ;;
+    *launch.probe*|*launch.local*) SLURM_NODEID=0 exec "$@" ;;
 esac
 exit 3
 """
@@ -49,6 +55,11 @@ def command(tmp_path: Path) -> Command:
         (stubs / name).chmod(0o755)
     given = {"PATH": f"{stubs}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "CUDA_VISIBLE_DEVICES": ""}
     return Command(tmp_path, {"PYTHONPATH": str(SOURCE), **given})
+
+
+def statuses(command: Command) -> list[str]:
+    found = command.folder.glob("studies/default/points/*/status.json")
+    return sorted(json.loads(path.read_text())["status"] for path in found)
 
 
 def calls(command: Command) -> list[str]:
@@ -79,6 +90,36 @@ def test_a_chain_goes_on_over_points_that_need_no_job(command: Command) -> None:
     again = calls(command)[3:]
     assert [submitted(call) for call in again] == [submitted(first[0]), submitted(first[2])]
     assert [after(call) for call in again] == [None, "4"]
+
+
+def test_what_slurm_refuses_in_the_middle_stays_pending_and_what_is_queued_stays_queued(command: Command) -> None:
+    command.environment["MOST_JOBS"] = "2"
+    ended = command("run", "-m", "launcher=sbatch", "seed=0,1,2", *QUICK)
+    assert ended.returncode == 1
+    assert "not submitted, sbatch: QOSMaxSubmitJobPerUserLimit" in ended.stdout
+    assert ended.stdout.endswith("3 points: 2 queued, 1 pending\n")
+    assert statuses(command) == ["pending", "queued", "queued"]
+    command.environment["MOST_JOBS"] = "9"
+    assert command("run", "-m", "launcher=sbatch", "seed=0,1,2", *QUICK).returncode == 0
+    assert statuses(command) == ["queued"] * 3
+
+
+def test_ctrl_c_ends_a_submission_after_the_job_that_is_being_submitted(command: Command) -> None:
+    command.environment["INTERRUPTED"] = "1"
+    ended = command("run", "-m", "launcher=sbatch", "seed=0,1,2", *QUICK)
+    assert ended.returncode == 130
+    assert ended.stdout.endswith("3 points: 1 queued, 2 not started\n")
+    assert len(calls(command)) == 1
+
+
+def test_a_point_that_ran_out_of_memory_is_not_submitted_again_unless_asked(command: Command) -> None:
+    assert command("run", "launcher=sbatch", *QUICK).returncode == 0
+    told = submitted(calls(command)[0]) / "status.json"
+    told.write_text(json.dumps({**json.loads(told.read_text()), "status": "oom"}))
+    assert "skipped, oom already (rerun=true runs it again)" in command("run", "launcher=sbatch", *QUICK).stdout
+    assert len(calls(command)) == 1
+    assert command("run", "launcher=sbatch", "rerun=true", *QUICK).returncode == 0
+    assert len(calls(command)) == 2
 
 
 def test_an_option_that_no_job_can_have_is_one_sentence_and_no_job(command: Command) -> None:

@@ -29,13 +29,15 @@ class Possible:
         return self
 
 
-def lacks(left: float | None, expected: float | None, *earlier: float) -> str | None:
+def lacks(left: float | None, expected: float | None, *earlier: float, planned: float | None = None) -> str | None:
+    """Whether a point may start after others, each planned to take `planned`, that took `earlier` seconds."""
     launcher: Any = Left(left)
-    planned: Any = Possible(expected)
+    before: Any = Possible(planned)
+    point: Any = Possible(expected)
     remaining = Remaining(launcher)
     for seconds in earlier:
-        remaining.took(seconds)
-    return remaining.lacks(planned)
+        remaining.took(before, seconds)
+    return remaining.lacks(point)
 
 
 @pytest.mark.parametrize(
@@ -52,3 +54,8 @@ def test_a_point_that_is_planned_to_take_longer_does_not() -> None:
 
 def test_one_that_nobody_can_plan_takes_as_long_as_the_longest_so_far() -> None:
     assert lacks(100.0, None, 110.0, 20.0) == "takes about 110 s, and the allocation has 100 s left"
+
+
+def test_a_start_takes_as_long_beside_the_plan_as_it_has_before() -> None:
+    assert lacks(100.0, 90.0, 25.0, 20.0, planned=20.0) is None
+    assert lacks(100.0, 90.0, 35.0, 20.0, planned=20.0) == "takes about 105 s, and the allocation has 100 s left"

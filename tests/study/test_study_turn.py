@@ -118,9 +118,9 @@ def test_a_writer_leaves_no_draft(tmp_path: Path) -> None:
 
 def test_processes_that_nothing_ends_are_named_once(tmp_path: Path) -> None:
     class Stuck(attempt.Tree):
-        left = [[7, 8], [7, 8], [8], []]
+        left = [["process 7", "process 8"], ["process 7", "process 8"], ["process 8"], []]
 
-        def end(self) -> list[int]:
+        def end(self) -> list[str]:
             return self.left.pop(0) if self.left else []
 
     (tmp_path / "0" / "logs").mkdir(parents=True)
@@ -136,6 +136,7 @@ def test_processes_that_nothing_ends_are_named_once(tmp_path: Path) -> None:
             ["here"],
             1,
             0,
+            0.0,
             None,
             held,
             Interruption(),
@@ -143,4 +144,4 @@ def test_processes_that_nothing_ends_are_named_once(tmp_path: Path) -> None:
             said.append,
         )
     assert ended == Outcome("failed", "the launcher ended with exit code 1")
-    assert said == ["waiting for processes 7, 8, which nothing could end"]
+    assert said == ["waiting for what could not be ended: process 7, process 8"]

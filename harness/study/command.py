@@ -1,0 +1,33 @@
+"""What a point's ranks are started with: their environment and their command."""
+
+from pathlib import Path
+
+from harness.plan.collectives import calls_per_step
+from harness.study.planning import Planned, on_gpus
+from launch import torchrun
+from launch.devices import Machine
+from launch.environment import Environment, build
+from launch.launchers import Launcher
+
+
+def attempt_dir(run_dir: Path) -> Path:
+    """The folder of a point's one attempt; a point that runs again does so in a new run directory."""
+    return run_dir / "attempts" / "0"
+
+
+def commanded(planned: Planned, machine: Machine, launcher: Launcher) -> tuple[Environment, list[str]]:
+    """The environment and the command of a point."""
+    config, run_dir = planned.point.config, planned.point.run_dir
+    folder, gpus = attempt_dir(run_dir), on_gpus(config, machine)
+    environment = build(
+        config.nccl.env,
+        config.nccl.ambient == "clear",
+        run_dir,
+        folder / "logs",
+        (len(machine.gpus) or config.gpus_per_node) if gpus else 0,
+        calls_per_step(config),
+    )
+    program = torchrun.worker(run_dir, 0, "cuda" if gpus else "cpu")
+    ranks = (config.nodes, config.gpus_per_node)
+    command = launcher.command(program, run_dir.name, folder, *ranks, environment, config.launcher.numa)
+    return environment, command

@@ -1,0 +1,42 @@
+"""A point whose ranks a person starts, under any scheduler: what the dry run prints does it, and a report has it."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from study_command import QUICK, Command
+
+from launch.environment import SOURCE
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    return Command(tmp_path, {"PYTHONPATH": str(SOURCE), "CUDA_VISIBLE_DEVICES": ""})
+
+
+def stands(command: Command) -> list[str]:
+    return [point["status"] for point in json.loads(command("status", "hand", "--json").stdout)["points"]]
+
+
+def test_what_is_printed_runs_on_two_hosts_and_is_reported(command: Command) -> None:
+    shown = command("run", "launcher=dry", "study=hand", "nodes=2", *QUICK)
+    assert shown.returncode == 0, shown.stderr
+    assert command.files() == []
+    _, once = shown.stdout.split("# once, in a folder that all hosts see\n")
+    once, each = once.split("# on each of 2 hosts, FIRST_HOST being one of them\n")
+    subprocess.run(["bash", "-euc", once], check=True)
+    assert stands(command) == ["pending"]
+    # two starts on this machine stand for two hosts
+    starts = [["bash", "-euc", each.replace("FIRST_HOST", "127.0.0.1")]] * 2
+    hosts = [subprocess.Popen(words, cwd=command.folder, env={**os.environ, **command.environment}) for words in starts]
+    assert [host.wait(120) for host in hosts] == [0, 0]
+    assert stands(command) == ["ok"]
+    told = command("report", "hand", "--json")
+    assert told.returncode == 0, told.stderr
+    (point,) = json.loads(told.stdout)["points"]
+    assert (point["status"], point["gpus"], point["nodes"]) == ("ok", 2, 2)
+    assert point["tokens_per_s"] > 0 and point["steps"] > 0
+    # nobody has stamped when the first was started and the last had ended
+    assert (point["wall_s"], point["goodput_tokens_per_s"]) == (None, None)
