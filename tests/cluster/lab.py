@@ -26,12 +26,16 @@ def missing() -> str | None:
 
 
 class Cluster:
-    """Hosts node1, node2 … under one Slurm controller, until the end of `with`."""
+    """Hosts node1, node2 … under one Slurm controller, until the end of `with`; with `gpus` each has one."""
 
-    def __init__(self, folder: Path, hosts: int = 4, name: str = "ht", net: str = "10.78.0") -> None:
+    def __init__(
+        self, folder: Path, hosts: int = 4, name: str = "ht", net: str = "10.78.0", gpus: bool = False
+    ) -> None:
         self.hosts, self.net = hosts, net
         # only what a person's own shell would have, and nothing of a cluster that this may run on
-        self.variables = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "NCCL_"))}
+        foreign = ("SLURM",) if gpus else ("SLURM", "NCCL_")
+        self.variables = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+        self.variables |= {"LABGPUS": "1"} if gpus else {}
         self.variables |= {"LAB": str(folder / "lab"), "LABNS": name, "LABNET": net}
         self.variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH"))))
 

@@ -1,13 +1,15 @@
 """`make cluster-study`: slurm/scale.sh over one, two and four separate hosts of a real Slurm on this machine."""
 
+import json
 import shutil
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from lab import SOURCE, Cluster, missing
 
-from harness.analysis.points import points as table
 from harness.analysis.read import Point, Record, read_study
 from harness.bench.judge import Check, judge
 
@@ -36,6 +38,9 @@ def main() -> int:
         with Cluster(Path(folder)) as cluster:
             sys.stdout.write(scale(cluster, root))
             first = cluster.address("node1")
+    # a machine with GPUs may lack polars; there only the tests are run
+    from harness.analysis.points import points as table
+
     study = read_study(root / STUDY)
     points = list(study)
     met = [point for point in points if started(point)["master_addr"] == first]
@@ -54,6 +59,24 @@ def main() -> int:
 def started(point: Point) -> Record:
     """A point's `start` record."""
     return next(record for record in point.events[0] if record["kind"] == "start")
+
+
+def until(found: Callable[[], Path | None], timeout_s: float = 120.0) -> Path:
+    """The first true answer."""
+    end = time.monotonic() + timeout_s
+    while not (answer := found()):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    return answer
+
+
+def running(study: Path) -> Path | None:
+    """The run directory of the point whose steps are being recorded."""
+    for path in study.glob("points/*/status.json"):
+        events = path.parent / "attempts" / "0" / "events.jsonl"
+        if json.loads(path.read_text())["status"] == "running" and events.exists() and '"step"' in events.read_text():
+            return path.parent
+    return None
 
 
 def number(name: str, value: int, wanted: int) -> Check:

@@ -3,12 +3,11 @@
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from lab import SCALE, Cluster
-from study import SCALES, WORDS, scale, started
+from study import SCALES, WORDS, running, scale, started, until
 
 from harness.analysis.points import points
 from harness.analysis.read import Study, read_study
@@ -160,21 +159,3 @@ def test_points_that_do_not_fit_into_the_time_left_stay_pending(cluster: Cluster
 def workers(cluster: Cluster, host: str, run_dir: Path) -> str:
     """The ranks of a point that live on a host."""
     return cluster.run("on", host, "pgrep", "-f", f"harness.worker {run_dir}", check=False)
-
-
-def until(found: Callable[[], Path | None], timeout_s: float = 120.0) -> Path:
-    """The first true answer."""
-    end = time.monotonic() + timeout_s
-    while not (answer := found()):
-        assert time.monotonic() < end
-        time.sleep(0.2)
-    return answer
-
-
-def running(study: Path) -> Path | None:
-    """The run directory of the point whose steps are being recorded."""
-    for path in study.glob("points/*/status.json"):
-        events = path.parent / "attempts" / "0" / "events.jsonl"
-        if json.loads(path.read_text())["status"] == "running" and events.exists() and '"step"' in events.read_text():
-            return path.parent
-    return None
