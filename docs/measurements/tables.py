@@ -28,7 +28,7 @@ COLUMNS: Columns = {
     "efficiency %": lambda row: figure(row["efficiency"], "{:.1f}", 100),
     "memory GiB": lambda row: figure(row["peak_memory_bytes"], "{:.1f}", 2**-30),
     "all-reduce ms": lambda row: figure(row["all_reduce_s_p50"], "{:.1f}", 1e3),
-    "busbw GB/s": lambda row: figure(row["all_reduce_busbw"], "{:.0f}", 1e-9),
+    "busbw GB/s": lambda row: figure(row["all_reduce_busbw"], "{:.3g}", 1e-9),
     "all-gather ms": lambda row: figure(row["all_gather_s_p50"], "{:.1f}", 1e3),
     "reduce-scatter ms": lambda row: figure(row["reduce_scatter_s_p50"], "{:.1f}", 1e3),
     "goodput %": lambda row: figure(row["goodput_fraction"], "{:.1f}", 100),
