@@ -124,8 +124,9 @@ def read_point(path: Path) -> Point:
             )
     if status is None:
         # ranks that were started by hand have no controller to write one
+        by_hand = not (path / "status.json").exists()
         ended = any(record["kind"] == "end" for records in events.values() for record in records)
-        status = {"status": "ok" if ended else "pending", "reason": None, "rank": None}
+        status = {"status": "ok" if by_hand and ended else "pending", "reason": None, "rank": None}
     return Point(path, path.name, config, status, provenance, environment, launches, events, warnings)
 
 
