@@ -107,6 +107,8 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
     check_environment(run_dir, environment)
     config = read_config(run_dir)
     device, folder = place.device, run_dir / "attempts" / str(attempt)
+    if (folder / "events.jsonl").exists():
+        raise RuntimeError(f"{folder}: has records of an earlier start, which another one must not be mixed with")
     cuda = device.type == "cuda"
     join(place)
     mesh = Mesh(device.type, arranged(config))

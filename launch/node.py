@@ -19,6 +19,7 @@ from launch.environment import threads
 from launch.torchrun import logged
 
 WAIT_S = 900.0  # the first host may have to import an image before
+FOLDER_S = 60.0
 POLL_S = 0.05
 PORTS = range(20000, 30000)
 
@@ -63,15 +64,16 @@ def free_port(address: str) -> int:
 
 def find_meeting(path: Path) -> str:
     """Where to meet, once the first host has said so. Ends the process, one sentence, where it does not."""
-    until = time.monotonic() + WAIT_S
-    while time.monotonic() < until:
+    begin = time.monotonic()
+    while time.monotonic() - begin < (WAIT_S if path.parent.is_dir() else FOLDER_S):
         if path.exists():
             said = json.loads(path.read_text())
             if said["step"] == step():
                 return f"{said['address']}:{said['port']}"
         time.sleep(POLL_S)
         # what a file server remembers of a folder can be old
-        os.listdir(path.parent)
+        with suppress(OSError):
+            os.listdir(path.parent)
     sys.exit(f"{socket.gethostname()}: sees no {path} of the first host; the study's folder must be on all hosts")
 
 

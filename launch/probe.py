@@ -53,10 +53,15 @@ def ask(hosts: Sequence[Host], path: Path) -> Answers:
         raise ValueError(f"{named(hosts)}: not all of these hosts answered within {ANSWER_S:.0f} s") from None
     answered = time.time()
     if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise ValueError(f"{named(hosts)}: not all of these hosts answered: {said[0] if said else 'srun failed'}")
+        raise ValueError(f"{named(hosts)}: not all of these hosts answered: {complaint(done.stderr)}")
     seen = [read(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return Answers(asked, answered, tuple(sorted(seen, key=lambda one: one.number)))
+
+
+def complaint(said: str) -> str:
+    """What srun complains of first; before that it may have remarks."""
+    lines = said.strip().splitlines()
+    return next((line for line in lines if "error:" in line), lines[-1] if lines else "srun failed")
 
 
 def read(line: str) -> Seen:

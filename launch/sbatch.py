@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +31,9 @@ def options(
         chosen["signal"] = f"B:TERM@{lead}"
     # a % of the folder's own is no pattern of Slurm's
     output = f"{str(run_dir).replace('%', '%%')}/job-%j.log"
-    words = {"job-name": name, "comment": run_dir, "nodes": nodes, "ntasks-per-node": 1, **chosen, "output": output}
+    words = {"job-name": name, "comment": run_dir, "nodes": nodes, "ntasks-per-node": 1, **chosen}
+    # a job that runs again leaves what it has said
+    words |= {"output": output, "open-mode": "append"}
     return [
         *(f"--{key}={value}" for key, value in words.items()),
         # whole hosts are not all of their memory; of a part, a core for each rank is the least
@@ -50,7 +53,9 @@ def script(run_dir: Path) -> str:
         f"# Runs the point {run_dir.name} on the hosts of its job.",
         "set -eo pipefail",
         f"if [ -f {site} ]; then",
+        "    trap 'echo \"harness: slurm/site.sh ended with exit code $?\" >&2' EXIT",
         f"    . {site}",
+        "    trap - EXIT",
         "fi",
         f"cd {quoted('folder', str(Path.cwd()))}",
         f"export PYTHONPATH={quoted('PYTHONPATH', import_path())}",
@@ -82,6 +87,8 @@ def check(words: list[str]) -> None:
     try:
         ask("sbatch", "--test-only", *words, "--wrap=true")
     except ValueError as error:
+        if shutil.which("sbatch") is None:
+            raise
         asked = [
             word
             for word in words

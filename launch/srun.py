@@ -18,6 +18,8 @@ TOTALS = ("SLURM_GPUS", "SLURM_NTASKS", "SLURM_NPROCS", "SLURM_TRES_PER_TASK", "
 # pyxis writes mounts into a file that a shell reads, a line each
 UNMOUNTABLE = re.compile(r"[\s\"$`\\]")
 SEPARATOR = re.compile(r"[,:]")
+# of a job that Slurm itself ends, with all its processes
+ENDING = re.compile(rb"Job/step already completing|Invalid job id|Job has expired")
 # of a host that was cut off
 WHOLE = re.compile(rb"\{.*\}$")
 
@@ -80,7 +82,8 @@ def step(hosts: Sequence[Host], program: list[str], options: Sequence[str] = ())
         # torchrun binds ranks itself
         "--cpu-bind=none",
         "--kill-on-bad-exit=1",
-        "--wait=60",
+        # of a host that has gone down; torchruns wait for each other at their end
+        "--wait=20",
         *options,
         *program,
     ]
@@ -129,14 +132,16 @@ def sweep(hosts: Sequence[Host], markers: Sequence[str] = ()) -> list[Answer]:
     """
     program = [sys.executable, "-m", "launch.local", *markers]
     try:
-        said = subprocess.run(
+        done = subprocess.run(
             step(hosts, program, ["--overlap"]),
             env=for_some(own()),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            capture_output=True,
             timeout=SWEEP_S,
-        ).stdout
+        )
+        if ENDING.search(done.stderr):
+            return [Answer(host.name, True) for host in hosts]
+        said = done.stdout
     except subprocess.TimeoutExpired as late:
         said = late.stdout or b""
     answers = {(answer := json.loads(line))["number"]: answer for line in said.splitlines() if WHOLE.match(line)}

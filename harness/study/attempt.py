@@ -60,6 +60,9 @@ def run_attempt(
     if cut:
         ended = time.time()
     exit_code = tree.poll()
+    if exit_code and cut is None and interruption.signal is not None:
+        # Slurm ends both at once, and the command may have been faster
+        cut = Outcome("preempted", interruption.reason)
     write_json(attempt_dir / "launch.json", {**record, "start": tree.started, "end": ended, "exit_code": exit_code})
     if cut is None:
         assert exit_code is not None

@@ -19,6 +19,11 @@ DIVERGED = re.compile(r"^Diverged\b")
 PRINTED = re.compile(
     r"time\s+: (\S+)\s*\n.*\n\s*rank\s+: (\d+) \(local_rank.*\n\s*exitcode\s+: (-?\d+).*\n\s*error_file: (.*)"
 )
+# What srun says of a host on which it could start nothing, and of tasks that have not ended long after others have.
+UNREACHED = re.compile(r"Task launch for \S+ failed on node (\S+): (.*)")
+UNENDED = re.compile(r"^srun: StepId=\S+ tasks? (\d+)\S*: running", re.MULTILINE)
+# Remarks of torch's, srun's own lines on its ending of the others, and what it prints of each of them.
+REMARK = re.compile(r"\[W\d|srun: |slurmstepd")
 LAUNCHER_LOG = "launcher.log"
 
 
@@ -54,6 +59,8 @@ def outcome(attempt_dir: Path, exit_code: int, hosts: Sequence[str], ranks_per_n
     if exit_code == 0:
         return Outcome("ok") if ended else Outcome("failed", "the processes ended well, but the record has no end")
     guilty = first(raised(attempt_dir / "logs", ranks_per_node), died(attempt_dir / "logs", ranks_per_node))
+    if (guilty is None or guilty.status == "comm_error") and (away := lost(attempt_dir / "logs" / LAUNCHER_LOG, hosts)):
+        return away
     if guilty is None:
         logs = [attempt_dir / "logs" / LAUNCHER_LOG, *sorted((attempt_dir / "logs").glob("node*.log"))]
         said = next(filter(None, (telling_line(log) for log in logs[::-1] if log.exists())), "")
@@ -67,6 +74,18 @@ def outcome(attempt_dir: Path, exit_code: int, hosts: Sequence[str], ranks_per_n
 def trained(attempt_dir: Path) -> bool:
     """Whether an attempt's ranks came to the end of training."""
     return any(record["kind"] == "end" for record in Events(attempt_dir / "events.jsonl").new())
+
+
+def lost(log: Path, hosts: Sequence[str]) -> Outcome | None:
+    """What srun knows of a host that could not be reached or went away, from which its peers' failures follow."""
+    said = log.read_text(errors="replace") if log.exists() else ""
+    if unreached := UNREACHED.search(said):
+        host, why = unreached.groups()
+        return Outcome("failed", f"{host}: nothing could be started there: {why}", host=host)
+    if unended := UNENDED.search(said):
+        host = hosts[int(unended.group(1))]
+        return Outcome("failed", f"{host}: did not end with the others; it may be down or cut off", host=host)
+    return None
 
 
 def first(raised: list[Failure], died: list[Failure]) -> Failure | None:
@@ -134,4 +153,5 @@ def telling_line(path: Path) -> str:
     """The line at a log's end that says most: the last that tells of memory or communication, else the very last."""
     lines = [line.strip()[:300] for line in path.read_text(errors="replace").splitlines()[-100:] if line.strip()]
     telling = [line for line in lines if OUT_OF_MEMORY.search(line) or COMMUNICATION.search(line)]
-    return (telling or lines or [""])[-1]
+    rest = [line for line in lines if not REMARK.match(line)]
+    return (telling or rest or lines or [""])[-1]

@@ -15,12 +15,10 @@ from rich.text import Text
 from harness.study.command import attempt_dir
 from harness.study.lease import holder
 from harness.study.outcome import trained
-from harness.study.rundir import check_schema, point_dirs, read_status
+from harness.study.rundir import ACTIVE, OPEN, check_schema, point_dirs, read_status
 from launch import allocation
 
 LOOK_S = 2.0
-ACTIVE = ("queued", "running")
-OPEN = ("pending", *ACTIVE)
 QUIET_S = 60.0
 
 
@@ -102,7 +100,8 @@ def remarks(point: dict[str, Any], run_dir: Path) -> Iterator[str]:
     """What stands in brackets behind a point's status: its job, who holds it, and what is wrong with either."""
     job, held = point["job"], point["holder"]
     if point["lost"] and point["status"] == "queued":
-        yield f"job {job} has ended without starting it, see {run_dir / f'job-{job}.log'}"
+        log = run_dir / f"job-{job}.log"
+        yield f"job {job} has ended without starting it{f', see {log}' if log.exists() else ''}"
     elif job:
         yield f"job {job}"
     if held:

@@ -72,7 +72,7 @@ def check_here(config: Config, machine: Machine, hosts: int) -> None:
     if config.launcher.kind == "local" and config.nodes > 1:
         raise ValueError(f"nodes={config.nodes}: launcher=local starts processes on this machine only; say nodes=1")
     if config.nodes > hosts:
-        raise ValueError(f"nodes={config.nodes}: this allocation has {hosts} hosts")
+        raise ValueError(f"nodes={config.nodes}: must be at most {hosts}, the hosts of this allocation")
     if machine.gpus and config.gpus_per_node > len(machine.gpus):
         raise ValueError(f"gpus_per_node={config.gpus_per_node}: this machine shows {len(machine.gpus)} GPUs")
     if not machine.gpus and config.gpus_per_node > MOST_CPU_RANKS:

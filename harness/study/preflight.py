@@ -37,9 +37,10 @@ def look(points: Sequence[Point], launcher: Srun, study_dir: Path) -> tuple[Mach
     With preflight=false only the first is asked, and not compared.
     """
     most, config = max(point.config.nodes for point in points), points[0].config
-    if most > len(launcher.allocation.hosts):
-        raise ValueError(f"nodes={most}: this allocation has {len(launcher.allocation.hosts)} hosts")
-    hosts = launcher.allocation.hosts[: most if config.preflight else 1]
+    hosts = launcher.allocation.hosts
+    if most > len(hosts):
+        raise ValueError(f"nodes={most}: must be at most {len(hosts)}, the hosts of this allocation")
+    hosts = hosts[: most if config.preflight else 1]
     mark = nearest_folder(study_dir) / f".harness-{uuid.uuid4().hex}"
     try:
         mark.touch()
@@ -138,7 +139,7 @@ class Links:
         write_json(run_dir / "preflight.json", {"schema": 1, "kind": "preflight", **record})
         for host in record["slow"]:
             share = record["bandwidth"][host] / statistics.median(record["bandwidth"].values())
-            say(f"warning: {host} is slow: at best {share:.0%} of what hosts usually reach with each other")
+            say(f"warning: {host} is slow: at best {share:.1%} of what hosts usually reach with each other")
         return None
 
 

@@ -1,6 +1,7 @@
 """A study of jobs: each point submitted on its own, to be run when Slurm has hosts for it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from harness.study import lease
 from harness.study.batch import job_of
@@ -8,7 +9,7 @@ from harness.study.files import write_text
 from harness.study.interruption import Interruption
 from harness.study.planning import Planned
 from harness.study.rundir import plant, read_status, write_config, write_status
-from harness.study.turn import SKIPPED, by, set_aside
+from harness.study.turn import PATIENCE_S, SKIPPED, by, set_aside
 from launch import allocation, sbatch
 
 Say = Callable[[str], None]
@@ -27,6 +28,9 @@ def submit_all(order: list[Planned], say: Say, interruption: Interruption) -> li
     One that Slurm refuses now, as beyond a person's most jobs, stays pending, and what is queued stays queued.
     """
     statuses, before = [], None
+    for planned in order:
+        with suppress(OSError):  # its submission will meet the same error, and say so
+            plant(planned.point)
     for position, planned in enumerate(order, 1):
         if interruption.signal is not None:
             break
@@ -47,6 +51,9 @@ def submit(planned: Planned, title: str, say: Say, after: str | None) -> tuple[s
     point, run_dir = planned.point, planned.point.run_dir
     plant(point)
     held = lease.acquire(run_dir)
+    if held is None and (job := (lease.holder(run_dir) or {}).get("job")) and not allocation.waiting([job]):
+        say(f"{title}: job {job} has ended without letting it go; waiting until that is over")
+        held = lease.acquire_within(run_dir, PATIENCE_S)
     if held is None:
         say(f"{title}: skipped, {by(lease.holder(run_dir))}")
         return SKIPPED.status, None

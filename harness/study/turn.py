@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from harness.study.preview import counted
 from harness.study.progress import Progress
 from harness.study.provenance import changes, environment_changes, stamped
 from harness.study.remaining import Remaining
-from harness.study.rundir import archive, plant, read_status, write_config, write_status
+from harness.study.rundir import OPEN, archive, plant, read_status, write_config, write_status
 from launch import torchrun
 from launch.devices import Machine
 from launch.environment import Environment
@@ -81,7 +81,12 @@ def take(planned: Planned, position: int, title: str, session: Session) -> Outco
 
 def deserted(other: Path, run_dir: Path) -> bool:
     """Whether what runs for another point has no controller, or is this point's own from before it was held."""
-    return other == run_dir or lease.deserted(other)
+    if other == run_dir or lease.deserted(other):
+        return True
+    with suppress(OSError, ValueError):
+        status = read_status(other)
+        return status is not None and status["status"] not in OPEN and lease.holder(other) is None
+    return False
 
 
 def set_aside(run_dir: Path, status: dict[str, Any] | None, held: lease.Lease) -> Path:

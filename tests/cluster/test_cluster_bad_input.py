@@ -1,11 +1,12 @@
 """What a person gets wrong with Slurm: one sentence, exit 2, and no half-started study."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from lab import HOSTS, SCALE, Cluster
+from lab import HOSTS, SCALE, SOURCE, Cluster
 from study import WORDS
 
 pytestmark = pytest.mark.cluster
@@ -67,7 +68,7 @@ def test_srun_outside_an_allocation(cluster: Cluster, tmp_path: Path) -> None:
 
 def test_more_hosts_than_the_allocation(cluster: Cluster, tmp_path: Path) -> None:
     said = inside(cluster, tmp_path, "launcher=srun", "nodes=4")
-    assert "nodes=4: this allocation has 2 hosts" in said
+    assert "nodes=4: must be at most 2, the hosts of this allocation" in said
     assert said.endswith("exit 2")
     assert not (tmp_path / "wrong").exists()
 
@@ -76,7 +77,7 @@ def test_one_scale_of_many_beyond_the_allocation(cluster: Cluster, tmp_path: Pat
     words = (f"--output={tmp_path}/log", str(SCALE), f"root={tmp_path}", "study=wrong", *WORDS)
     job = cluster.submit("--nodes=2", *words, cwd=tmp_path, NODES="1 8")
     cluster.wait([job])
-    assert (tmp_path / "log").read_text() == "harness: nodes=8: this allocation has 2 hosts\n"
+    assert (tmp_path / "log").read_text() == "harness: nodes=8: must be at most 2, the hosts of this allocation\n"
     assert "ExitCode=2:0" in cluster.slurm("scontrol", "show", "job", "--oneliner", job)
     assert not (tmp_path / "wrong").exists()
 
@@ -90,6 +91,59 @@ def test_a_folder_that_one_host_does_not_see(cluster: Cluster, tmp_path: Path) -
     assert f"node2: does not see {tmp_path}" in said
     assert said.endswith("exit 2")
     assert not (tmp_path / "wrong").exists()
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A source tree of which the cluster's own site.sh can be written, in a path with a space."""
+    copy = tmp_path / "a copy"
+    copy.mkdir()
+    for name in ("slurm", "launch", "harness", "conf", ".venv"):
+        (copy / name).symlink_to(SOURCE / name)
+    (copy / "slurm").unlink()
+    shutil.copytree(SOURCE / "slurm", copy / "slurm")
+    return copy
+
+
+def scaled(cluster: Cluster, folder: Path, *words: str, **variables: str) -> str:
+    """What a study says that is submitted in a folder, and refused by its own first words."""
+    job = cluster.submit("--nodes=1", f"--output={folder.parent}/%j.log", *words, cwd=folder, **variables)
+    cluster.wait([job])
+    return (folder.parent / f"{job}.log").read_text()
+
+
+@pytest.mark.parametrize("words", [("nosuch=1",), ("nosuch=1", "nccl.env.NCCL_TOPO_FILE=/x/y.sh", "a b"), ("nosuch=",)])
+def test_the_source_tree_is_found_however_the_script_was_named(
+    cluster: Cluster, copied: Path, words: tuple[str, ...]
+) -> None:
+    (copied / "slurm" / "site.sh").write_text(
+        "echo at $SCALING_HARNESS\nscript=x source_tree=x gpus=x counts=x nodes=x\n"
+    )
+    (copied / "elsewhere").symlink_to("slurm/scale.sh")
+    for named in (
+        ["slurm/scale.sh"],
+        [str(copied / "slurm" / "scale.sh")],
+        ["--chdir=/", "slurm/scale.sh"],
+        ["elsewhere"],
+    ):
+        said = scaled(cluster, copied, *named, *words)
+        assert said.startswith(f"at {copied}\nharness: "), (named, said)
+
+
+def test_a_script_without_a_path_is_refused(cluster: Cluster, copied: Path) -> None:
+    submit = "exec sbatch --parsable --nodes=1 --output=log < slurm/scale.sh"
+    cluster.wait([cluster.slurm("bash", "-c", submit, cwd=copied)])
+    assert (copied / "log").read_text().startswith("scale.sh: cannot tell where it lies; submit it by its path")
+
+
+def test_a_site_that_fails_is_named(cluster: Cluster, copied: Path) -> None:
+    (copied / "slurm" / "site.sh").write_text("false\n")
+    assert scaled(cluster, copied, "slurm/scale.sh") == "scale.sh: slurm/site.sh ended with exit code 1\n"
+
+
+def test_ranks_are_as_many_as_gpus_were_asked_for(cluster: Cluster, copied: Path) -> None:
+    said = scaled(cluster, copied, "--gpus-per-node=2", "slurm/scale.sh", "launcher.dry=true", f"root={copied.parent}")
+    assert "tiny-ddp-n1x2-" in said
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lab import SCALE, Cluster
+from lab import SCALE, SOURCE, Cluster
 from study import SCALES, WORDS, running, scale, started, until
 
 from harness.analysis.points import points
@@ -126,6 +126,21 @@ def test_a_rank_that_is_killed_on_one_host_ends_the_point_on_all_and_the_next_st
     finally:
         cluster.slurm("scancel", job)
         cluster.wait([job])
+
+
+def test_a_host_that_goes_down_is_named_and_ends_the_point(cluster: Cluster, root: Path) -> None:
+    words = ("study=down", f"root={root}", *WORDS, "steps=100000")
+    job = cluster.submit("--nodes=4", f"--output={root}/down.log", "slurm/scale.sh", *words, cwd=SOURCE, NODES="4")
+    try:
+        run_dir = until(lambda: running(root / "down"))
+        cluster.run("crash", "node4")
+        cluster.run("boot", "node4")
+        cluster.wait([job])
+    finally:
+        cluster.slurm("scancel", job, check=False)
+        until(lambda: cluster.slurm("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").count("node") == 4)
+    status = json.loads((run_dir / "status.json").read_text())
+    assert (status["status"], status["host"]) == ("failed", "node4"), status
 
 
 def test_what_a_killed_controller_leaves_on_other_hosts_is_ended_before_the_next_point(

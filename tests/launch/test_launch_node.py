@@ -32,3 +32,11 @@ def test_the_meeting_of_an_earlier_step_is_not_taken_for_this_one(tmp_path: Path
     step.setattr(node, "WAIT_S", 0.3)
     with pytest.raises(SystemExit, match=r"sees no .*meeting\.json of the first host; the study's folder must be on"):
         node.find_meeting(tmp_path / "meeting.json")
+
+
+def test_a_folder_that_this_host_does_not_see_is_not_waited_for_as_long_as_an_image(
+    tmp_path: Path, step: pytest.MonkeyPatch
+) -> None:
+    step.setattr(node, "FOLDER_S", 0.3)
+    with pytest.raises(SystemExit, match="the study's folder must be on all hosts"):
+        node.find_meeting(tmp_path / "elsewhere" / "meeting.json")

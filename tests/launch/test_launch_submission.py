@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from study_command import QUICK, Command
 
+from harness.study import lease
 from launch.environment import SOURCE
 
 SBATCH = """\
@@ -110,6 +111,23 @@ def test_ctrl_c_ends_a_submission_after_the_job_that_is_being_submitted(command:
     assert ended.returncode == 130
     assert ended.stdout.endswith("3 points: 1 queued, 2 not started\n")
     assert len(calls(command)) == 1
+    assert statuses(command) == ["pending", "pending", "queued"]
+
+
+def test_a_point_whose_job_has_died_is_waited_for(command: Command) -> None:
+    """The job held it from another host, and nobody there can let it go."""
+    assert command("run", "launcher=sbatch", *QUICK).returncode == 0
+    run_dir = submitted(calls(command)[0])
+    held = {**lease.ourselves(), "host": "node3", "boot": "another", "job": "65"}
+    (run_dir / "lease.json").write_text(json.dumps(held))
+    again = command.start("run", "launcher=sbatch", *QUICK)
+    assert again.stdout is not None
+    while "job 65 has ended without letting it go" not in again.stdout.readline():
+        assert again.poll() is None
+    os.utime(run_dir / "lease.json", (0, 0))
+    out, _ = again.communicate(timeout=20)
+    assert (again.returncode, len(calls(command))) == (0, 2)
+    assert "queued as job 2" in out
 
 
 def test_a_point_that_ran_out_of_memory_is_not_submitted_again_unless_asked(command: Command) -> None:

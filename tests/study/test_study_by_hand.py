@@ -20,6 +20,13 @@ def stands(command: Command) -> list[str]:
     return [point["status"] for point in json.loads(command("status", "hand", "--json").stdout)["points"]]
 
 
+def started(command: Command, starts: list[list[str]]) -> list[int]:
+    """The exit codes of commands that are started at once."""
+    variables = {**os.environ, **command.environment}
+    hosts = [subprocess.Popen(words, cwd=command.folder, env=variables) for words in starts]
+    return [host.wait(120) for host in hosts]
+
+
 def test_what_is_printed_runs_on_two_hosts_and_is_reported(command: Command) -> None:
     shown = command("run", "launcher=dry", "study=hand", "nodes=2", *QUICK)
     assert shown.returncode == 0, shown.stderr
@@ -30,8 +37,7 @@ def test_what_is_printed_runs_on_two_hosts_and_is_reported(command: Command) -> 
     assert stands(command) == ["pending"]
     # two starts on this machine stand for two hosts
     starts = [["bash", "-euc", each.replace("FIRST_HOST", "127.0.0.1")]] * 2
-    hosts = [subprocess.Popen(words, cwd=command.folder, env={**os.environ, **command.environment}) for words in starts]
-    assert [host.wait(120) for host in hosts] == [0, 0]
+    assert started(command, starts) == [0, 0]
     assert stands(command) == ["ok"]
     told = command("report", "hand", "--json")
     assert told.returncode == 0, told.stderr
@@ -40,3 +46,7 @@ def test_what_is_printed_runs_on_two_hosts_and_is_reported(command: Command) -> 
     assert point["tokens_per_s"] > 0 and point["steps"] > 0
     # nobody has stamped when the first was started and the last had ended
     assert (point["wall_s"], point["goodput_tokens_per_s"]) == (None, None)
+    # what a scheduler tries again must not be mixed with what is there
+    before = command.points("hand")[point["slug"]].joinpath("attempts", "0", "events.jsonl").read_bytes()
+    assert 0 not in started(command, starts)
+    assert command.points("hand")[point["slug"]].joinpath("attempts", "0", "events.jsonl").read_bytes() == before

@@ -150,3 +150,39 @@ def test_torn_files_are_no_reason_to_stop(attempt: Attempt) -> None:
     (attempt.ranks / "0" / "error.json").write_text('{"mess')
     (attempt.folder / "events.jsonl").write_text('{"kind": "step"}\n{"kind": "st\n{"kind": "e')
     assert judged(attempt, -6).status == "failed"
+
+
+UNREACHED = """\
+srun: cluster configuration lacks support for cpu binding
+srun: error: Task launch for StepId=49.36 failed on node n1: Communication connection failure
+srun: error: Application launch failed: Communication connection failure
+srun: Force Terminated StepId=49.36
+"""
+UNENDED = """\
+srun: First task exited 20s ago
+srun: StepId=56.4 task 1: running
+srun: StepId=56.4 tasks 0,2: exited abnormally
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (UNREACHED, "n1: nothing could be started there: Communication connection failure"),
+        (UNENDED, "n1: did not end with the others; it may be down or cut off"),
+    ],
+)
+def test_a_host_that_is_gone_outweighs_what_its_peers_say(tmp_path: Path, said: str, reason: str) -> None:
+    attempt = Attempt(tmp_path)
+    attempt.raises(0, RESET, at=10)
+    (tmp_path / "logs" / "launcher.log").write_text(said)
+    (tmp_path / "logs" / "node0.log").write_text("[W1122 22:31:38.3 socket.cpp:207] no hostname of the client\n")
+    assert outcome(tmp_path, 1, ["n0", "n1", "n2"], 2) == Outcome("failed", reason, host="n1")
+
+
+def test_remarks_are_not_taken_for_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "launcher.log").write_text("n1: sees no meeting.json\nsrun: Force Terminated StepId=49.24\n")
+    (tmp_path / "logs" / "node0.log").write_text("")
+    ended = outcome(tmp_path, 143, ["n0", "n1"], 2)
+    assert ended.reason == "the launcher ended with exit code 143: n1: sees no meeting.json"

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from study_command import QUICK, TESTS
 from harness.study import attempt, controller, lease, rundir, turn
 from harness.study.interruption import Interruption
 from harness.study.outcome import Outcome
+from harness.study.rundir import write_status
 from launch import torchrun
 from launch.environment import build
 
@@ -145,3 +148,45 @@ def test_processes_that_nothing_ends_are_named_once(tmp_path: Path) -> None:
         )
     assert ended == Outcome("failed", "the launcher ended with exit code 1")
     assert said == ["waiting for what could not be ended: process 7, process 8"]
+
+
+def test_a_command_that_is_ended_with_the_controller_was_not_its_own_failure(tmp_path: Path) -> None:
+    """Slurm ends both at once, and the command may be gone before the signal is seen."""
+    interruption = Interruption()
+
+    class Faster(attempt.Tree):
+        def end(self) -> list[str]:
+            interruption.signal = signal.SIGTERM
+            return []
+
+    (tmp_path / "0" / "logs").mkdir(parents=True)
+    environment = build({}, False, tmp_path, tmp_path, 0, 10)
+    held = lease.acquire(tmp_path)
+    assert held is not None
+
+    def start(log: Path) -> Faster:
+        return Faster(["false"], environment, log)
+
+    def nothing(*_: object) -> None:
+        return None
+
+    with held:
+        ended = attempt.run_attempt(
+            tmp_path / "0", ["false"], start, ["here"], 1, 0, 0.0, None, held, interruption, nothing, nothing
+        )
+    assert ended == Outcome("preempted", "ended by SIGTERM of the controller")
+
+
+@pytest.mark.parametrize(
+    ("status", "held", "left"), [("preempted", False, True), ("running", False, False), ("preempted", True, False)]
+)
+def test_what_runs_for_a_point_that_has_ended_is_a_leftover(
+    tmp_path: Path, status: str, held: bool, left: bool
+) -> None:
+    write_status(tmp_path, status)
+    with lease.acquire(tmp_path) if held else nullcontext():
+        assert turn.deserted(tmp_path, tmp_path / "another") is left
+
+
+def test_ranks_that_were_started_by_hand_are_not(tmp_path: Path) -> None:
+    assert turn.deserted(tmp_path, tmp_path / "another") is False
