@@ -37,9 +37,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_points_run_on_one_and_two_hosts_and_talk_by_the_network(pair: Cluster, root: Path) -> None:
-    said = scale(pair, root, *WORDS, "model=125m", "parallel=ddp,fsdp", name="nccl", nodes=2)
+    said = scale(pair, root, *WORDS, "model=125m", "parallel=ddp,fsdp", name="two-hosts", nodes=2)
     assert said.endswith("4 points: 4 ok\n"), said
-    study = read_study(root / "nccl")
+    study = read_study(root / "two-hosts")
     for point in study:
         start = started(point)
         assert (start["backend"], start["world_size"]) == ("nccl", point.config.nodes)
