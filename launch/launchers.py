@@ -9,9 +9,12 @@ from typing import Protocol
 
 from launch import srun, torchrun
 from launch.allocation import Allocation, Host, allocation
+from launch.container import Container
 from launch.environment import Environment
 from launch.local import BREATH_S, GRACE_S, Tree, end_marked, markers, told
-from launch.srun import Container
+from launch.step import Step
+from launch.sweep import sweep
+from launch.torchrun import Ranks
 
 
 class Launcher(Protocol):
@@ -21,20 +24,10 @@ class Launcher(Protocol):
     def hosts(self) -> tuple[str, ...]:
         """The names of the hosts that there are; a point takes the first ones."""
 
-    def command(
-        self,
-        program: list[str],
-        name: str,
-        attempt_dir: Path,
-        nodes: int,
-        ranks_per_node: int,
-        environment: Environment,
-        numa: str | None = None,
-    ) -> list[str]:
-        """The command that runs a module's ranks, with all that belongs to it.
+    def command(self, ranks: Ranks, attempt_dir: Path, environment: Environment) -> list[str]:
+        """The command that runs ranks, with all that belongs to it.
 
-        environment: what it will be started with; in a container its variables win over the image's own. numa: how
-        ranks are bound to cores, as torchrun's --numa-binding.
+        environment: what it will be started with; in a container its variables win over the image's own.
         """
 
     def start(self, command: list[str], environment: Environment, log: Path, nodes: int) -> Tree:
@@ -57,17 +50,8 @@ class Local:
     def hosts(self) -> tuple[str, ...]:
         return (socket.gethostname(),)
 
-    def command(
-        self,
-        program: list[str],
-        name: str,
-        attempt_dir: Path,
-        nodes: int,
-        ranks_per_node: int,
-        environment: Environment,
-        numa: str | None = None,
-    ) -> list[str]:
-        return torchrun.command(program, name, nodes, ranks_per_node, attempt_dir / "logs", numa)
+    def command(self, ranks: Ranks, attempt_dir: Path, environment: Environment) -> list[str]:
+        return torchrun.command(ranks, attempt_dir / "logs")
 
     def start(self, command: list[str], environment: Environment, log: Path, nodes: int) -> Tree:
         return Tree(command, environment, log)
@@ -94,28 +78,18 @@ class Srun:
     def hosts(self) -> tuple[str, ...]:
         return tuple(host.name for host in self.allocation.hosts)
 
-    def command(
-        self,
-        program: list[str],
-        name: str,
-        attempt_dir: Path,
-        nodes: int,
-        ranks_per_node: int,
-        environment: Environment,
-        numa: str | None = None,
-    ) -> list[str]:
-        words = torchrun.ranks(program, name, nodes, ranks_per_node, numa)
+    def command(self, ranks: Ranks, attempt_dir: Path, environment: Environment) -> list[str]:
         contained = self.container.options(environment) if self.container else []
-        return srun.command(self.allocation.hosts[:nodes], attempt_dir, words, contained)
+        return srun.command(self.allocation.hosts[: ranks.nodes], attempt_dir, ranks.words, contained)
 
     def start(self, command: list[str], environment: Environment, log: Path, nodes: int) -> Tree:
-        return srun.Step(command, environment, log, self.allocation.hosts[:nodes])
+        return Step(command, environment, log, self.allocation.hosts[:nodes])
 
     def end_left(self, gone: Callable[[str], bool]) -> list[str]:
         hosts = self.allocation.hosts
-        answers = srun.sweep(hosts)
+        answers = sweep(hosts)
         if found := sorted(filter(gone, {marker for answer in answers for marker in answer.markers})):
-            answers = srun.sweep(hosts, found)
+            answers = sweep(hosts, found)
         left = [f"{process} could not be ended" for answer in answers for process in answer.left]
         # an srun whose tasks are gone ends by itself; Slurm takes a minute to see that one was killed
         until = time.monotonic() + GRACE_S

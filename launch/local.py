@@ -4,10 +4,7 @@ torchrun starts its ranks in sessions of their own and ranks may start processes
 parent leads to all of them. All inherit the marker variable, and by it they are found.
 """
 
-import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,10 +105,3 @@ def start(command: list[str], variables: dict[str, str], log: Path) -> subproces
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-
-if __name__ == "__main__":
-    # for srun: what each host answers when it is swept
-    unended = [pid for marker in sys.argv[1:] for pid in end_marked(marker)]
-    answer = {"number": int(os.environ["SLURM_NODEID"]), "left": unended, "markers": sorted(markers())}
-    sys.stdout.write(json.dumps(answer) + "\n")

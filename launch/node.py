@@ -5,6 +5,7 @@ others wait for that.
 """
 
 import argparse
+import errno
 import json
 import os
 import random
@@ -55,11 +56,20 @@ def open_meeting(path: Path, address: str) -> None:
 
 
 def free_port(address: str) -> int:
-    """A port that nobody listens at, out of those that connections are not given by themselves."""
+    """A port that nobody listens at, out of those that connections are not given by themselves.
+
+    Ends the process, one sentence, where this host has no such address.
+    """
     while True:
         port = random.choice(PORTS)
-        with suppress(OSError), socket.create_server((address, port)):
-            return port
+        try:
+            socket.create_server((address, port)).close()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                continue
+            here = socket.gethostname()
+            sys.exit(f"{here}: cannot listen at {address}, which Slurm has as its NodeAddr ({error.strerror})")
+        return port
 
 
 def find_meeting(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from launch.environment import SECRET, Environment
@@ -18,36 +19,47 @@ def worker(run_dir: Path, attempt: int, device: str) -> list[str]:
     return [WORKER, str(run_dir), f"--attempt={attempt}", f"--device={device}"]
 
 
-def command(
-    program: list[str], name: str, nodes: int, ranks_per_node: int, logs: Path, numa: str | None = None
-) -> list[str]:
-    """The command that runs a module's ranks on this machine, which meet on a free port.
+@dataclass(frozen=True)
+class Ranks:
+    """A module with its arguments, how many processes of it on how many hosts, and the name under which they meet.
+
+    numa: how ranks are bound to cores, as torchrun's --numa-binding.
+    """
+
+    program: list[str]
+    name: str
+    nodes: int
+    per_node: int
+    numa: str | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """torchrun's words, the same on all hosts."""
+        return [
+            "--rdzv-backend=c10d",
+            f"--rdzv-id={self.name}",
+            f"--nnodes={self.nodes}",
+            f"--nproc-per-node={self.per_node}",
+            *([f"--numa-binding={self.numa}"] if self.numa else []),
+            "--redirects=3",
+            "-m",
+            *self.program,
+        ]
+
+
+def command(ranks: Ranks, logs: Path) -> list[str]:
+    """The command that runs the ranks of this machine, which meet on a free port.
 
     Over several hosts it is the command of each of them, and the one to meet at has to be filled in.
     """
     meeting = ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
-    meeting = meeting if nodes == 1 else [f"--rdzv-endpoint={FIRST_HOST}:29400"]
-    words = ranks(program, name, nodes, ranks_per_node, numa)
-    return [sys.executable, "-m", "torch.distributed.run", *meeting, logged(logs, 0), *words]
+    meeting = meeting if ranks.nodes == 1 else [f"--rdzv-endpoint={FIRST_HOST}:29400"]
+    return [sys.executable, "-m", "torch.distributed.run", *meeting, logged(logs, 0), *ranks.words]
 
 
 def logged(logs: Path, node: int) -> str:
     """torchrun's word for where the ranks of a host write their logs."""
     return f"--log-dir={logs / f'node{node}'}"
-
-
-def ranks(program: list[str], name: str, nodes: int, ranks_per_node: int, numa: str | None = None) -> list[str]:
-    """torchrun's words for a module and its arguments, the same on all hosts; `numa` is how it binds ranks to cores."""
-    return [
-        "--rdzv-backend=c10d",
-        f"--rdzv-id={name}",
-        f"--nnodes={nodes}",
-        f"--nproc-per-node={ranks_per_node}",
-        *([f"--numa-binding={numa}"] if numa else []),
-        "--redirects=3",
-        "-m",
-        *program,
-    ]
 
 
 def script(words: list[str], environment: Environment, run_dir: Path) -> str:

@@ -27,19 +27,17 @@ def launch(folder: Path, point: Point, bare: bool, machine: Machine, interruptio
     write_text(folder / "config.yaml", yaml_of(point))
     environment = build(config.nccl.env, config.nccl.ambient == "clear", folder, logs, gpus, calls_per_step=0)
     program = [RANK, str(folder), f"--device={'cuda' if gpus else 'cpu'}", *(["--bare"] if bare else [])]
-    ranks = 1 if bare else config.gpus_per_node
-    command = torchrun.command(program, folder.name, 1, ranks, logs)
+    ranks = torchrun.Ranks(program, folder.name, 1, 1 if bare else config.gpus_per_node)
+    command = torchrun.command(ranks, logs)
     with Tree(command, environment, logs / LAUNCHER_LOG) as tree:
         cut = wait(tree, config.launcher.timeout_s, interruption)
     if cut is not None:
         return cut
     exit_code = tree.poll()
     assert exit_code is not None
-    return (
-        read(folder / "told.json")
-        if exit_code == 0
-        else outcome(folder, exit_code, [socket.gethostname()], ranks).reason or f"exit {exit_code}"
-    )
+    if exit_code == 0:
+        return read(folder / "told.json")
+    return outcome(folder, exit_code, [socket.gethostname()], ranks.per_node).reason or f"exit {exit_code}"
 
 
 def wait(tree: Tree, timeout_s: float | None, interruption: Interruption) -> str | None:

@@ -28,6 +28,5 @@ def commanded(planned: Planned, machine: Machine, launcher: Launcher) -> tuple[E
         calls_per_step(config),
     )
     program = torchrun.worker(run_dir, 0, "cuda" if gpus else "cpu")
-    ranks = (config.nodes, config.gpus_per_node)
-    command = launcher.command(program, run_dir.name, folder, *ranks, environment, config.launcher.numa)
-    return environment, command
+    ranks = torchrun.Ranks(program, run_dir.name, config.nodes, config.gpus_per_node, config.launcher.numa)
+    return environment, launcher.command(ranks, folder, environment)

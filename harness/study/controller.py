@@ -17,9 +17,9 @@ from harness.study.remaining import Remaining
 from harness.study.rundir import check_study, open_study, plant
 from harness.study.submission import check_all, submit_all
 from harness.study.turn import Session, take
+from launch.container import container
 from launch.devices import Machine, machine
 from launch.launchers import Launcher, Srun, launcher
-from launch.srun import container
 
 FINE = ("ok", "skipped", "oom", "invalid")
 

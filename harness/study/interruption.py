@@ -30,6 +30,10 @@ class Interruption:
         if self.signal is None:
             self.signal, self.at = signal.Signals(number), time.monotonic()
 
+    def ended(self) -> bool:
+        """Whether such a signal has come."""
+        return self.signal is not None
+
     @property
     def last_moment(self) -> float:
         """When everything has to be over: ten seconds after the signal, less what the last words take."""

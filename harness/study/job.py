@@ -17,8 +17,8 @@ from harness.study.preflight import look
 from harness.study.progress import Progress
 from harness.study.rundir import read_status, write_status
 from harness.study.turn import PATIENCE_S
+from launch.container import container
 from launch.launchers import Srun, launcher
-from launch.srun import container
 
 
 def main() -> int:

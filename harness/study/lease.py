@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -95,10 +96,13 @@ def acquire(run_dir: Path) -> Lease | None:
         draft.unlink(missing_ok=True)
 
 
-def acquire_within(run_dir: Path, patience_s: float) -> Lease | None:
-    """Hold the point, if need be when whoever holds it has let it go or has gone stale, but after `patience_s` None."""
+def acquire_within(run_dir: Path, patience_s: float, enough: Callable[[], bool] = lambda: False) -> Lease | None:
+    """Hold the point, if need be when whoever holds it has let it go or has gone stale.
+
+    None after `patience_s`, or when it is `enough`.
+    """
     until = time.monotonic() + patience_s
-    while (held := acquire(run_dir)) is None and time.monotonic() < until:
+    while (held := acquire(run_dir)) is None and time.monotonic() < until and not enough():
         time.sleep(PATIENT_S)
     return held
 

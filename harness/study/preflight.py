@@ -20,6 +20,7 @@ from launch.allocation import Host
 from launch.devices import Machine
 from launch.environment import build
 from launch.launchers import Launcher, Srun
+from launch.torchrun import Ranks
 
 LINKS = "harness.collectives.links"
 LINKS_S = 120.0
@@ -131,7 +132,7 @@ class Links:
             return None
         key = f"{config.nodes} {sorted(config.nccl.env.items())} {config.nccl.ambient}"
         if key not in self.known:
-            found = measure(planned, launcher, held, interruption)
+            found = measure(planned, len(self.hosts[0]["gpus"]), launcher, held, interruption)
             if isinstance(found, Outcome):
                 return found
             self.known[key] = {"hosts": self.hosts[: config.nodes], **found}
@@ -143,16 +144,19 @@ class Links:
         return None
 
 
-def measure(planned: Planned, launcher: Launcher, held: Lease, interruption: Interruption) -> dict[str, Any] | Outcome:
-    """An all-reduce over a point's hosts and pairs of them in turn, or how that failed."""
+def measure(
+    planned: Planned, gpus: int, launcher: Launcher, held: Lease, interruption: Interruption
+) -> dict[str, Any] | Outcome:
+    """An all-reduce over a point's hosts, of `gpus` GPUs each, and pairs of them in turn, or how that failed."""
     config, run_dir = planned.point.config, planned.point.run_dir
     folder, begin = run_dir / "preflight", time.time()
     log = folder / "logs" / LAUNCHER_LOG
     log.parent.mkdir(parents=True, exist_ok=True)
     clear = config.nccl.ambient == "clear"
-    environment = build(config.nccl.env, clear, run_dir, log.parent, config.gpus_per_node, calls_per_step=0)
+    environment = build(config.nccl.env, clear, run_dir, log.parent, gpus, calls_per_step=0)
     program = [LINKS, str(folder), f"--hosts={config.nodes}"]
-    command = launcher.command(program, f"{run_dir.name}-preflight", folder, config.nodes, 1, environment)
+    ranks = Ranks(program, f"{run_dir.name}-preflight", config.nodes, 1)
+    command = launcher.command(ranks, folder, environment)
     most = LINKS_S + (IMPORT_S if config.launcher.container_image else 0)
     with launcher.start(command, environment, log, config.nodes) as tree:
         cut = wait(tree, most, held, interruption, lambda: None)

@@ -36,7 +36,7 @@ def submit_all(order: list[Planned], say: Say, interruption: Interruption) -> li
             break
         title = f"[{position}/{len(order)}] {planned.point.slug}"
         try:
-            status, job = submit(planned, title, say, before)
+            status, job = submit(planned, title, say, before, interruption)
         except (OSError, ValueError) as error:
             say(f"{title}: not submitted, {error}")
             status, job = "pending", None
@@ -46,14 +46,16 @@ def submit_all(order: list[Planned], say: Say, interruption: Interruption) -> li
     return statuses
 
 
-def submit(planned: Planned, title: str, say: Say, after: str | None) -> tuple[str, str | None]:
+def submit(
+    planned: Planned, title: str, say: Say, after: str | None, interruption: Interruption
+) -> tuple[str, str | None]:
     """One point's submission: what it comes to, and its job if that waits or runs."""
     point, run_dir = planned.point, planned.point.run_dir
     plant(point)
     held = lease.acquire(run_dir)
     if held is None and (job := (lease.holder(run_dir) or {}).get("job")) and not allocation.waiting([job]):
         say(f"{title}: job {job} has ended without letting it go; waiting until that is over")
-        held = lease.acquire_within(run_dir, PATIENCE_S)
+        held = lease.acquire_within(run_dir, PATIENCE_S, interruption.ended)
     if held is None:
         say(f"{title}: skipped, {by(lease.holder(run_dir))}")
         return SKIPPED.status, None
@@ -74,7 +76,7 @@ def submit(planned: Planned, title: str, say: Say, after: str | None) -> tuple[s
         was = status["status"] if status else "without a status"
         say(f"{title}: was {was}, kept as {set_aside(run_dir, status, held).name}")
     # the lease went with the old directory
-    return submit(planned, title, say, after)
+    return submit(planned, title, say, after, interruption)
 
 
 def send(planned: Planned, title: str, say: Say, after: str | None) -> tuple[str, str | None]:

@@ -52,7 +52,8 @@ def take(planned: Planned, position: int, title: str, session: Session) -> Outco
     """One point's turn; what is wrong with the point is its outcome."""
     point, run_dir, say = planned.point, planned.point.run_dir, session.say
     plant(point)
-    held = lease.acquire_within(run_dir, PATIENCE_S if session.own_job else 0)
+    ended = session.interruption.ended
+    held = lease.acquire_within(run_dir, PATIENCE_S if session.own_job else 0, ended)
     if held is not None:
         with held:
             try:

@@ -56,6 +56,20 @@ def main() -> int:
     return judge("cluster-study", checks, [point.path for point in points])
 
 
+def shaped(cluster: Cluster, root: Path, rate: str, *words: str, nodes: int) -> Record:
+    """The preflight of a point on so many hosts whose links have that rate; all that was said where it has none."""
+    cluster.shaped("all", rate)
+    try:
+        said = scale(cluster, root, *words, name=f"shaped-{rate}", nodes=nodes, NODES=str(nodes))
+    finally:
+        cluster.shaped("all", "off")
+    (point,) = read_study(root / f"shaped-{rate}")
+    path = point.path / "preflight.json"
+    assert path.exists(), said
+    found: Record = json.loads(path.read_text())
+    return found
+
+
 def started(point: Point) -> Record:
     """A point's `start` record."""
     return next(record for record in point.events[0] if record["kind"] == "start")

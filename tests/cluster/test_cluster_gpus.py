@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from lab import SOURCE, Cluster, missing
-from study import running, scale, started, until
+from study import running, scale, shaped, started, until
 
 from harness.analysis.read import read_study
 
@@ -54,15 +54,9 @@ def test_points_run_on_one_and_two_hosts_and_talk_by_the_network(pair: Cluster, 
 def test_an_all_reduce_of_nccl_has_the_links_bandwidth(
     pair: Cluster, root: Path, rate: str, link: float, least: float
 ) -> None:
-    pair.shaped("all", rate)
-    try:
-        said = scale(pair, root, *WORDS, "steps=6", name=f"shaped-{rate}", nodes=2, NODES="2")
-    finally:
-        pair.shaped("all", "off")
-    (point,) = read_study(root / f"shaped-{rate}")
-    found = json.loads((point.path / "preflight.json").read_text())
+    found = shaped(pair, root, rate, *WORDS, "steps=6", nodes=2)
     print(rate, found["all_reduce"], found["pairs"])
-    assert least <= found["all_reduce"]["busbw"] * 8 / link <= 1.0, said
+    assert least <= found["all_reduce"]["busbw"] * 8 / link <= 1.0, found
 
 
 def test_a_rank_that_is_killed_ends_the_point_on_both_hosts(pair: Cluster, root: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from lab import SCALE, SOURCE, Cluster
-from study import SCALES, WORDS, running, scale, started, until
+from study import SCALES, WORDS, running, scale, shaped, started, until
 
 from harness.analysis.points import points
 from harness.analysis.read import Study, read_study
@@ -81,15 +81,9 @@ def test_the_preflight_is_recorded_and_names_nobody(scaled: Study) -> None:
 def test_an_all_reduce_over_shaped_links_has_their_bandwidth(
     cluster: Cluster, root: Path, rate: str, link: float, least: float
 ) -> None:
-    cluster.shaped("all", rate)
-    try:
-        said = scale(cluster, root, name=f"shaped-{rate}", NODES="4")
-    finally:
-        cluster.shaped("all", "off")
-    (point,) = read_study(root / f"shaped-{rate}")
-    found = json.loads((point.path / "preflight.json").read_text())
+    found = shaped(cluster, root, rate, nodes=4)
     assert found["all_reduce"]["bytes"] == 8 * 2**20
-    assert least <= found["all_reduce"]["busbw"] * 8 / link <= 1.0, said
+    assert least <= found["all_reduce"]["busbw"] * 8 / link <= 1.0, found
     assert found["slow"] == []
 
 

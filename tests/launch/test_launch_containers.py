@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from launch.container import container
 from launch.environment import SOURCE, Environment, build
 from launch.launchers import Launcher, launcher
-from launch.srun import container
+from launch.torchrun import Ranks
 
 IMAGE = "/images/pytorch.sqsh"
+RANKS = Ranks(["harness.worker"], "slug", 2, 8)
 STUB = """\
 #!/bin/bash
 printf '%s ' "$@" >> "$CALLS"
@@ -29,7 +31,7 @@ def made(run_dir: Path) -> Environment:
 
 def words(started_by: Launcher, run_dir: Path) -> list[str]:
     """A step's words before the ranks' own."""
-    command = started_by.command(["harness.worker"], "slug", run_dir / "attempts" / "0", 2, 8, made(run_dir))
+    command = started_by.command(RANKS, run_dir / "attempts" / "0", made(run_dir))
     return command[: command.index("--")]
 
 
@@ -55,7 +57,7 @@ def test_variables_that_are_cleared_are_not_taken_from_the_host(
 ) -> None:
     monkeypatch.setenv("NCCL_IB_HCA", "mlx5_9")
     cleared = build({}, True, tmp_path, tmp_path, 8, 10)
-    command = contained(tmp_path).command(["harness.worker"], "slug", tmp_path, 2, 8, cleared)
+    command = contained(tmp_path).command(RANKS, tmp_path, cleared)
     assert "NCCL_IB_HCA" not in option(command, "container-env")
 
 
@@ -113,10 +115,10 @@ def test_what_a_step_leaves_behind_is_ended_on_the_hosts_and_not_in_the_containe
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     started_by, environment = contained(tmp_path), made(tmp_path)
-    command = started_by.command(["harness.worker"], "slug", tmp_path, 2, 8, environment)
+    command = started_by.command(RANKS, tmp_path, environment)
     with started_by.start(command, environment, tmp_path / "log", 2) as step:
         step.process.wait(20)
     ranks, sweep = (tmp_path / "calls").read_text().splitlines()
     assert f"--container-image={IMAGE}" in ranks
     assert "container" not in sweep.replace(str(tmp_path), "")
-    assert f"{sys.executable} -m launch.local {tmp_path}" in sweep
+    assert f"{sys.executable} -m launch.sweep {tmp_path}" in sweep

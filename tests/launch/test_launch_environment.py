@@ -115,9 +115,10 @@ def test_an_images_label_is_no_change() -> None:
 
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_ranks_are_bound_where_that_is_asked_for(nodes: int) -> None:
-    words = torchrun.command(["module", "x"], "name", nodes, 4, Path("/logs"), "core-complex")
+    words = torchrun.command(torchrun.Ranks(["module", "x"], "name", nodes, 4, "core-complex"), Path("/logs"))
     assert "--numa-binding=core-complex" in words[: words.index("-m", 3)], "a word of torchrun's, not of the module"
-    assert not any("numa" in word for word in torchrun.command(["module", "x"], "name", nodes, 4, Path("/logs")))
+    plain = torchrun.command(torchrun.Ranks(["module", "x"], "name", nodes, 4), Path("/logs"))
+    assert not any("numa" in word for word in plain)
 
 
 def test_the_flight_recorder_holds_the_steps_that_are_read() -> None:

@@ -15,10 +15,10 @@ from harness.study.batch import job_of
 from harness.study.planning import planned
 from harness.study.point import Point
 from harness.study.preview import dry_run
+from launch.container import container
 from launch.devices import Machine
 from launch.environment import SOURCE
 from launch.launchers import launcher
-from launch.srun import container
 
 GOLDEN = Path(__file__).parent / "golden"
 LOGIN_NODE = Machine((), None, 8, 2**34)

@@ -40,3 +40,8 @@ def test_a_folder_that_this_host_does_not_see_is_not_waited_for_as_long_as_an_im
     step.setattr(node, "FOLDER_S", 0.3)
     with pytest.raises(SystemExit, match="the study's folder must be on all hosts"):
         node.find_meeting(tmp_path / "elsewhere" / "meeting.json")
+
+
+def test_an_address_that_this_host_does_not_have_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"cannot listen at 192\.0\.2\.1, which Slurm has as its NodeAddr"):
+        node.open_meeting(tmp_path / "meeting.json", "192.0.2.1")

@@ -40,7 +40,7 @@ SRUN = """\
 #!/bin/bash
 while [[ $1 == --* ]]; do shift; done
 case "$*" in
-    *launch.probe*|*launch.local*) SLURM_NODEID=0 exec "$@" ;;
+    *launch.probe*|*launch.sweep*) SLURM_NODEID=0 exec "$@" ;;
 esac
 exit 3
 """

@@ -39,7 +39,7 @@ def run(run_dir: Path, changes: dict[str, str]) -> Outcome:
     (run_dir / "between.py").write_text(BETWEEN.format(changes=changes))
     environment.variables["PYTHONPATH"] += os.pathsep + str(run_dir)
     program = ["between", *torchrun.worker(run_dir, 0, "cpu")[1:]]
-    command = torchrun.command(program, "point", 1, 2, logs)
+    command = torchrun.command(torchrun.Ranks(program, "point", 1, 2), logs)
     with Tree(command, environment, logs / LAUNCHER_LOG) as tree:
         exit_code = tree.process.wait(timeout=120)
     return outcome(attempt, exit_code, ["here"], 2)

@@ -166,3 +166,10 @@ def test_a_damaged_lease_goes_stale_like_any_other(tmp_path: Path) -> None:
     held = lease.acquire(tmp_path)
     assert held is not None
     held.release()
+
+
+def test_who_waits_for_a_point_can_be_told_to_stop(tmp_path: Path) -> None:
+    with lease.acquire(tmp_path):
+        begin = time.monotonic()
+        assert lease.acquire_within(tmp_path, 60, lambda: time.monotonic() - begin > 0.5) is None
+        assert time.monotonic() - begin < 30

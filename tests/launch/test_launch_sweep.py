@@ -7,7 +7,7 @@ import pytest
 
 from launch.allocation import Host
 from launch.probe import ask
-from launch.srun import Answer, sweep
+from launch.sweep import Answer, sweep
 
 HOSTS = [Host("n0", "10.0.0.1"), Host("n1", "10.0.0.2")]
 
