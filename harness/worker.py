@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,7 @@ from harness.recorder.nccl import FlightRecorderSampler
 from harness.recorder.recorder import Recorder
 from harness.recorder.surroundings import affinity, cores_here, device_name, nccl_start, nvidia_smi, versions
 from harness.training.data import Source, source
-from harness.training.loop import train
+from harness.training.loop import Observer, train
 from harness.training.schedule import cosine
 from launch.environment import changed
 
@@ -101,8 +102,17 @@ def leave() -> None:
     dist.destroy_process_group()
 
 
-def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) -> None:
-    """Train the point of a run directory and write its records."""
+def run(
+    run_dir: Path,
+    attempt: int,
+    place: Place,
+    environment: dict[str, str],
+    around: Callable[[Observer], Observer] | None = None,
+) -> None:
+    """Train the point of a run directory and write its records.
+
+    around: makes of the recorder what is to look on in its place, as a benchmark's stopwatch does.
+    """
     start, begin = time.time(), time.perf_counter()
     check_environment(run_dir, environment)
     config = read_config(run_dir)
@@ -136,15 +146,24 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
             data = open_data(config, trained, device)
             if writer is not None:
                 writer.write("start", **describe(config, trained, data, place, hosts, folder / "logs", environment))
-            # what stands now stays to the end: the collector need not look at it again
-            gc.collect()
-            gc.freeze()
-        rate = cosine(config.steps, config.optimizer.lr, config.optimizer.lr_warmup, config.optimizer.lr_final)
-        with attention_kernels(config.attention):
-            train(trained, data, rate, config.steps, recorder)
+            settle()
+        train_point(config, trained, data, around(recorder) if around else recorder)
     finally:
         if writer is not None:
             writer.close()
+
+
+def settle() -> None:
+    """Tell the garbage collector that what stands now stays to the end, and need not be looked at again."""
+    gc.collect()
+    gc.freeze()
+
+
+def train_point(config: Config, trained: Strategy, data: Source, observer: Observer) -> None:
+    """Train the point's steps at its learning rates."""
+    rate = cosine(config.steps, config.optimizer.lr, config.optimizer.lr_warmup, config.optimizer.lr_final)
+    with attention_kernels(config.attention):
+        train(trained, data, rate, config.steps, observer)
 
 
 def check_environment(run_dir: Path, environment: dict[str, str]) -> None:
