@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test test-full lint setup bench-cli cluster-study
+.PHONY: study test test-full lint setup bench-cli bench-recorder cluster-study
 
 study: setup  ## a first study on this machine, from configuration to its page
 	$(BIN)/harness run -m experiment=demo
@@ -27,6 +27,9 @@ cluster-study: setup  ## slurm/scale.sh on a real Slurm of four hosts on this ma
 
 bench-cli: study  ## how long a person waits for the command line; judged, in .bench/cli.json
 	$(BIN)/python -m harness.bench.cli
+
+bench-recorder: setup  ## what the recorder costs: pairs of launches with and without it; judged, in .bench/recorder.json
+	$(BIN)/python -m harness.bench.recorder
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

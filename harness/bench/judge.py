@@ -3,9 +3,10 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 PASSED, MISSED, UNDECIDED = 0, 1, 3
 
@@ -29,13 +30,19 @@ class Check:
         return True if self.hi <= self.bound else False if self.lo > self.bound else None
 
 
-def judge(target: str, checks: Sequence[Check], run_dirs: Sequence[Path] = ()) -> int:
-    """Write and print the checks; 0 if all hold, 1 if one is missed, 3 if one can't be told."""
+def judge(
+    target: str, checks: Sequence[Check], run_dirs: Sequence[Path] = (), measured: Mapping[str, Any] | None = None
+) -> int:
+    """Write and print the checks; 0 if all hold, 1 if one is missed, 3 if one can't be told.
+
+    measured: what the checks were made of, written beside them.
+    """
     sha = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip() or None
     document = {
         "git_sha": sha,
         "run_dirs": [str(path) for path in run_dirs],
         "checks": [{**asdict(check), "ok": check.ok} for check in checks],
+        **(measured or {}),
     }
     folder = Path(".bench")
     folder.mkdir(exist_ok=True)
