@@ -11,7 +11,6 @@ from harness.analysis.steps import Attempts, kept
 from harness.config import Config
 from harness.plan import hardware
 
-
 SLOW_PRODUCT = 0.9
 """Share of the median rate at which a GPU's matrix product is called slow."""
 
