@@ -12,7 +12,7 @@ from harness.analysis.read import Record
 from harness.analysis.steps import Attempts, kept
 
 THROTTLED_SHARE = 0.1
-"""Share of its looks inside training above which a GPU counts as throttled."""
+"""Share of its polls inside training above which a GPU counts as throttled."""
 
 MOST_NAMED = 8
 """Devices that one sentence names."""
@@ -22,11 +22,11 @@ Gpu = tuple[str, str]
 
 @dataclass
 class Span:
-    """A GPU's looks inside the measured window: seconds and joules from the first to the last, clocks, reasons."""
+    """A GPU's polls inside the measured window: seconds and joules from the first to the last, clocks, reasons."""
 
     begin: tuple[float, float] | None = None
     end: tuple[float, float] | None = None
-    looks: int = 0
+    polls: int = 0
     clocks: Counter[int] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
 
@@ -38,20 +38,20 @@ class Span:
         if told["clock_sm_mhz"] is not None:
             self.clocks[told["clock_sm_mhz"]] += 1
         if told["throttling"] is not None:
-            self.looks += 1
+            self.polls += 1
             self.reasons.update(told["throttling"])
 
     @property
     def power_w(self) -> float | None:
-        """Mean power between the first and the last look, by the energy counter; None with fewer than two looks."""
+        """Mean power between the first and the last poll, by the energy counter; None with fewer than two polls."""
         if self.begin is None or self.end is None or self.end[0] <= self.begin[0]:
             return None
         return (self.end[1] - self.begin[1]) / (self.end[0] - self.begin[0])
 
     @property
     def throttling(self) -> dict[str, float]:
-        """The reasons that held in more than THROTTLED_SHARE of the looks, with their shares."""
-        shares = {reason: count / self.looks for reason, count in self.reasons.items()}
+        """The reasons that held in more than THROTTLED_SHARE of the polls, with their shares."""
+        shares = {reason: count / self.polls for reason, count in self.reasons.items()}
         return {reason: share for reason, share in sorted(shares.items()) if share > THROTTLED_SHARE}
 
 
@@ -74,7 +74,7 @@ def telemetry(path: Path, events: Attempts, gpus: int) -> Telemetry:
     """The telemetry of the point in the run directory `path`, which ran on `gpus` GPUs.
 
     Power, clocks and throttling are of the latest attempt that measured, between its first and its last measured step;
-    error counters of all attempts, from each device's first look to its last.
+    error counters of all attempts, from each device's first poll to its last.
     """
     window = _window(events)
     spans: defaultdict[Gpu, Span] = defaultdict(Span)
@@ -90,34 +90,32 @@ def telemetry(path: Path, events: Attempts, gpus: int) -> Telemetry:
                 # a counter that begins anew has lost nothing that it had told before
                 rises[counter] += max(0, value - before.get(counter, value))
                 before[counter] = value
-            if window and attempt == window[0] and window[1] <= time <= window[2]:
+            if window and window[0] <= time <= window[1]:
                 for told in record["gpus"] or ():
                     spans[host, _name(told)].add(time, told)
     return _summed(spans, gpus, [*_throttling(spans), *_risen(rises), *_failed(failures)])
 
 
-def _window(events: Attempts) -> tuple[int, float, float] | None:
-    """The latest attempt with measured steps that count, and when the first began and the last ended."""
+def _window(events: Attempts) -> tuple[float, float] | None:
+    """When the first measured step of the latest attempt with such steps began, and the last ended."""
     measured = [step for step in kept(events) if step["role"] == "measured"]
     if not measured:
         return None
     attempt = max(step["attempt"] for step in measured)
     steps = [step for step in measured if step["attempt"] == attempt]
-    return attempt, steps[0]["start"], steps[-1]["start"] + steps[-1]["duration_s"]
+    return steps[0]["start"], steps[-1]["start"] + steps[-1]["duration_s"]
 
 
 def _summed(spans: dict[Gpu, Span], gpus: int, warnings: list[str]) -> Telemetry:
     powers = [span.power_w for span in spans.values() if span.power_w is not None]
     clocks = sum((span.clocks for span in spans.values()), Counter[int]())
-    looked = any(span.looks for span in spans.values())
-    throttled = [
-        f"{host} {gpu}: {' '.join(span.throttling)}" for (host, gpu), span in sorted(spans.items()) if span.throttling
-    ]
+    polled = any(span.polls for span in spans.values())
+    throttled = [f"{host} {gpu}: {' '.join(span.throttling)}" for (host, gpu), span in spans.items() if span.throttling]
     return Telemetry(
         power_w_gpu=sum(powers) / len(powers) if powers else None,
         power_w=sum(powers) if len(powers) == gpus else None,
         clock_sm_mhz_p50=float(median(clocks.elements())) if clocks else None,
-        throttled=("; ".join(throttled) or "none") if looked else None,
+        throttled=("; ".join(throttled) or "none") if polled else None,
         warnings=warnings,
     )
 
@@ -143,14 +141,14 @@ def _errors(record: Record) -> Iterator[tuple[tuple[str, str, str], int]]:
 def _throttling(spans: dict[Gpu, Span]) -> Iterator[str]:
     """A sentence for each reason."""
     held: defaultdict[str, list[tuple[str, float]]] = defaultdict(list)
-    for (host, gpu), span in sorted(spans.items()):
+    for (host, gpu), span in spans.items():
         for reason, share in span.throttling.items():
             held[reason].append((f"{host} {gpu}", share))
     for reason, found in sorted(held.items()):
         shares = [share for _, share in found]
         often = f"{min(shares):.0%}" if min(shares) == max(shares) else f"{min(shares):.0%} to {max(shares):.0%}"
         devices = _listed([device for device, _ in found])
-        yield f"throttled by {reason} in {often} of the looks at them: {devices} ({len(found)} of {len(spans)} GPUs)"
+        yield f"throttled by {reason} in {often} of the polls: {devices} ({len(found)} of {len(spans)} GPUs)"
 
 
 def _risen(rises: Counter[tuple[str, str, str]]) -> Iterator[str]:

@@ -129,7 +129,7 @@ DEVICES = {
     )
 }
 
-# The whole name must match: "NVIDIA L40" or a MIG slice is another device than the name that it is part of or begins with.
+# The whole name must match: "NVIDIA L40" or a MIG slice is another device than the one whose name it begins with.
 REPORTED_NAMES = {
     r"A100-(SXM4|PCIE)-40GB": "a100_40g",
     r"A100-SXM4-80GB|A100 80GB PCIe": "a100_80g",

@@ -29,12 +29,14 @@ def ceiling(kind: str, exchange: Exchange, device: torch.device) -> dict[str, An
 
     kind: `fp32`, `bf16` or `float8`, the type of the point's products. All ranks call this together.
     """
+    dist.barrier()
     begin = time.perf_counter()
     size = fitting(SIZE[device.type], device)
-    dist.barrier()
     rate = product_rate(kind, size, device)
     if device.type == "cuda":
-        # training finds the device as if nothing had been measured, and its peak of memory is its own
+        # training finds the device's memory as if nothing had been measured: cuBLAS's workspace would stay, maybe in
+        # the middle of a large block, and the peak would be the product's
+        torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     told = torch.tensor([math.nan if rate is None else rate], dtype=torch.float64)
