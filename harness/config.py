@@ -157,6 +157,9 @@ class Record:
     sample_every: int = option(
         20, "steps from one sampled step to the next; sampled steps are outside the window", least=6
     )
+    telemetry_s: float = option(
+        5.0, "seconds from one look at power, clocks, links and error counters of each node to the next", least=0.1
+    )
 
 
 @dataclass

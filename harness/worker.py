@@ -31,13 +31,24 @@ from harness.parallel.registry import strategy
 from harness.parallel.strategy import Strategy
 from harness.plan.batch import accumulation, data_parallel, tokens_per_step
 from harness.plan.model import parameters
+from harness.recorder.ceiling import ceiling
 from harness.recorder.clock import CudaClock, HostClock
 from harness.recorder.events import EventWriter
 from harness.recorder.exchange import Exchange
 from harness.recorder.gloo import GlooSampler
 from harness.recorder.nccl import FlightRecorderSampler
+from harness.recorder.nodes import node_file
 from harness.recorder.recorder import Recorder
-from harness.recorder.surroundings import affinity, cores_here, device_name, nccl_start, nvidia_smi, versions
+from harness.recorder.surroundings import (
+    affinity,
+    cores_here,
+    device_name,
+    device_uuids,
+    nccl_start,
+    nvidia_smi,
+    versions,
+)
+from harness.recorder.telemetry import Telemetry
 from harness.training.data import Source, source
 from harness.training.loop import Observer, train
 from harness.training.schedule import cosine
@@ -70,6 +81,10 @@ class Place:
     @property
     def device(self) -> torch.device:
         return torch.device("cuda", self.local_rank) if self.device_type == "cuda" else torch.device("cpu")
+
+    @property
+    def node(self) -> int:
+        return self.rank // self.local_world_size
 
 
 @record
@@ -140,15 +155,21 @@ def run(
         compiled=config.compile,
     )
     recorder.write("phase", name="rendezvous", start=start, duration_s=rendezvous_s)
+    telemetry = watch(config, place, folder, attempt) if place.local_rank == 0 else None
     try:
+        with recorder.phase("profiling"):
+            matmul = ceiling(product_type(config), recorder.exchange, device)
         with recorder.phase("model_build"):
             trained = build(config, mesh, device)
             data = open_data(config, trained, device)
             if writer is not None:
-                writer.write("start", **describe(config, trained, data, place, hosts, folder / "logs", environment))
+                told = describe(config, trained, data, place, hosts, folder / "logs", environment)
+                writer.write("start", **told, matmul=matmul)
             settle()
         train_point(config, trained, data, around(recorder) if around else recorder)
     finally:
+        if telemetry is not None:
+            telemetry.stop()
         if writer is not None:
             writer.close()
 
@@ -164,6 +185,19 @@ def train_point(config: Config, trained: Strategy, data: Source, observer: Obser
     rate = cosine(config.steps, config.optimizer.lr, config.optimizer.lr_warmup, config.optimizer.lr_final)
     with attention_kernels(config.attention):
         train(trained, data, rate, config.steps, observer)
+
+
+def watch(config: Config, place: Place, folder: Path, attempt: int) -> Telemetry:
+    """Begin to write down what this node's devices say of themselves."""
+    host = socket.gethostname()
+    uuids = device_uuids(place.local_world_size) if place.device_type == "cuda" else []
+    writer = EventWriter(node_file(folder, place.node, host), attempt)
+    return Telemetry(writer, host, place.node, uuids, place.rank, config.record.telemetry_s)
+
+
+def product_type(config: Config) -> str:
+    """The type of the point's matrix products, as `ceiling` names it."""
+    return "float8" if config.precision.float8 else config.precision.compute
 
 
 def check_environment(run_dir: Path, environment: dict[str, str]) -> None:

@@ -6,7 +6,8 @@ from harness.analysis.collectives import OPERATIONS, collectives
 from harness.analysis.goodput import BUCKETS, Ledger, ledger
 from harness.analysis.read import Events, Point, Record
 from harness.analysis.steps import first, kept
-from harness.analysis.throughput import throughput, utilisation
+from harness.analysis.telemetry import Telemetry, telemetry
+from harness.analysis.throughput import attained, slow_products, throughput, utilisation
 from harness.plan.model import FLOPS_CONVENTION, flops_per_token, flops_per_token_causal, parameters
 
 Row = dict[str, Any]
@@ -20,9 +21,12 @@ def summarise(point: Point) -> Row:
     tokens_per_step = start.get("tokens_per_step")
     communication = collectives(point.events)
     tiled = ledger(point.launches, point.events)
-    warnings = [*point.warnings, *_doubts(tiled)]
+    devices = telemetry(point.path, point.events, gpus)
+    warnings = [*point.warnings, *_doubts(tiled), *devices.warnings]
     if start.get("oversubscribed"):
         warnings.insert(0, f"{_ranks_on_cores(point)}: not a scaling measurement")
+    if slow := slow_products(start):
+        warnings.append(slow)
     if communication.partial:
         warnings.append("collective times come from windows with missing entries")
     row: Row = {
@@ -59,6 +63,9 @@ def summarise(point: Point) -> Row:
         "peak_memory_bytes": _peak_memory(point.events),
         "loss_last": next((step["loss"] for step in reversed(kept(point.events)) if step["loss"] is not None), None),
         "warnings": "; ".join(warnings) or None,
+        "power_w_gpu": devices.power_w_gpu,
+        "clock_sm_mhz_p50": devices.clock_sm_mhz_p50,
+        "throttled": devices.throttled,
         **_surroundings(point, start),
     }
     if point.launches:
@@ -69,17 +76,17 @@ def summarise(point: Point) -> Row:
             "queue_s": tiled.queue_s,
             **{f"ledger_{name}_s": tiled.buckets[name] for name in BUCKETS},
         }
-    return row | _window(point, gpus, row["device_name"])
+    return row | _window(point, gpus, start, devices)
 
 
-def _window(point: Point, gpus: int, device_name: str | None) -> Row:
+def _window(point: Point, gpus: int, start: Record, devices: Telemetry) -> Row:
     """The columns of the measured window; none where no step was measured."""
     window = throughput(point.events)
     if window is None:
         return {"window_steps": 0}
     rate, config = window.tokens_per_s, point.config
     whole, causal = (count(config.model, config.seq_len) for count in (flops_per_token, flops_per_token_causal))
-    seconds = sorted(window.seconds)
+    seconds, device_name = sorted(window.seconds), start.get("device_name")
     return {
         "tokens_per_s": rate.value,
         "tokens_per_s_lo": rate.lo,
@@ -89,6 +96,8 @@ def _window(point: Point, gpus: int, device_name: str | None) -> Row:
         "mfu": utilisation(whole, rate.value / gpus, config, device_name),
         "mfu_causal": utilisation(causal, rate.value / gpus, config, device_name),
         "flops_convention": FLOPS_CONVENTION,
+        "attained": attained(whole, rate.value / gpus, start),
+        "energy_per_token_j": devices.power_w / rate.value if devices.power_w is not None else None,
         "window_steps": window.steps,
         "step_s_mean": window.window_s / window.steps,
         "step_s_min": seconds[0],

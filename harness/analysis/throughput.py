@@ -11,6 +11,9 @@ from harness.analysis.steps import Attempts, kept
 from harness.config import Config
 from harness.plan import hardware
 
+SLOW_PRODUCT = 0.9
+"""Share of the median rate at which a GPU's matrix product is called slow."""
+
 
 @dataclass(frozen=True)
 class Throughput:
@@ -75,6 +78,23 @@ def utilisation(flops_per_token: float, tokens_per_s: float, config: Config, dev
     if not peak:
         return None
     return flops_per_token * tokens_per_s / peak
+
+
+def attained(flops_per_token: float, tokens_per_s: float, start: Record) -> float | None:
+    """FLOPs of a token · tokens/s of one GPU ÷ the rate of a large matrix product there, median over ranks."""
+    matmul = start.get("matmul")
+    return flops_per_token * tokens_per_s / matmul["flops_per_s"] if matmul else None
+
+
+def slow_products(start: Record) -> str | None:
+    """A sentence where a GPU's matrix product was clearly slower than the others', or None."""
+    matmul = start.get("matmul")
+    if not matmul or start["device"] != "cuda":
+        return None
+    share = matmul["slowest_flops_per_s"] / matmul["flops_per_s"]
+    if share > SLOW_PRODUCT:
+        return None
+    return f"the GPU of rank {matmul['slowest_rank']} reaches {share:.0%} of the others' matrix product rate"
 
 
 def _slowest(events: Attempts) -> dict[tuple[int, int], float]:

@@ -1,8 +1,9 @@
 """Published peaks and memory of accelerators.
 
 Peaks are dense FLOP/s: vendors often print the figure with structured sparsity, twice as high. `fp32` is the
-rate of plain fp32 units; tf32 and below run on matrix units. Memory is the total that the driver reports, since
-a vendor's "GB" is sometimes 10^9 and sometimes 2^30 bytes. What is not in the table is unknown, never guessed.
+rate of plain fp32 units; tf32 and below run on matrix units. Memory is the total that the driver reports (nvidia-smi,
+rocm-smi), since a vendor's "GB" is sometimes 10^9 and sometimes 2^30 bytes. What is not in the table is unknown, never
+guessed.
 """
 
 import re
@@ -34,6 +35,9 @@ def _peaks(**tera: float) -> dict[str, float]:
 
 _HOPPER_SXM = _peaks(fp32=67, tf32=494.5, bf16=989, fp16=989, fp8=1979)
 _AMPERE = _peaks(fp32=19.5, tf32=156, bf16=312, fp16=312)
+_BLACKWELL_HGX = _peaks(fp32=75, tf32=1125, bf16=2250, fp16=2250, fp8=4500)
+_BLACKWELL_NVL72 = _peaks(fp32=80, tf32=1250, bf16=2500, fp16=2500, fp8=5000)
+_HGX = "NVIDIA HGX specifications, divided by 8 GPUs, sparse figures halved"
 
 DEVICES = {
     device.name: device
@@ -57,18 +61,41 @@ DEVICES = {
         ),
         Device("h200", "NVIDIA H200 SXM", 143771 * MIB, _HOPPER_SXM, "NVIDIA H200 datasheet, sparse figures halved"),
         Device(
-            "b200",
-            "NVIDIA B200",
-            183359 * MIB,
-            _peaks(fp32=75, tf32=1100, bf16=2250, fp16=2250, fp8=4500),
-            "NVIDIA Blackwell datasheet, HGX B200 per GPU, sparse figures halved",
+            "h200_nvl",
+            "NVIDIA H200 NVL",
+            143771 * MIB,
+            _peaks(fp32=60, tf32=417.5, bf16=835.5, fp16=835.5, fp8=1670.5),
+            "NVIDIA H200 datasheet, NVL column, sparse figures halved",
         ),
+        Device(
+            "gh200",
+            "NVIDIA GH200, 96 GB",
+            97871 * MIB,
+            _HOPPER_SXM,
+            "NVIDIA GH200 datasheet, its one GPU, sparse figures halved",
+        ),
+        Device("b200", "NVIDIA B200", 183359 * MIB, _BLACKWELL_HGX, f"{_HGX}, B200"),
+        Device("b300", "NVIDIA B300", 275040 * MIB, _BLACKWELL_HGX, f"{_HGX}, B300"),
         Device(
             "gb200",
             "NVIDIA GB200, one GPU",
             189471 * MIB,
-            _peaks(fp32=80, tf32=1250, bf16=2500, fp16=2500, fp8=5000),
-            "NVIDIA GB200 NVL72 datasheet, per GPU, sparse figures halved",
+            _BLACKWELL_NVL72,
+            "NVIDIA GB200 NVL72 datasheet, divided by 72 GPUs, sparse figures halved",
+        ),
+        Device(
+            "gb300",
+            "NVIDIA GB300, one GPU of an NVL72",
+            284208 * MIB,
+            _BLACKWELL_NVL72,
+            "NVIDIA GB300 NVL72 datasheet, divided by 72 GPUs, sparse figures halved",
+        ),
+        Device(
+            "l4",
+            "NVIDIA L4",
+            23034 * MIB,
+            _peaks(fp32=30.3, tf32=60, bf16=121, fp16=121, fp8=242.5),
+            "NVIDIA L4 datasheet, sparse figures halved",
         ),
         Device(
             "l40s",
@@ -81,21 +108,28 @@ DEVICES = {
         Device(
             "mi250x",
             "AMD Instinct MI250X, one die",
-            65536 * MIB,
+            65520 * MIB,
             _peaks(fp32=23.95, bf16=191.5, fp16=191.5),
             "AMD Instinct MI250X datasheet, halved for one of two dies",
         ),
         Device(
             "mi300x",
             "AMD Instinct MI300X",
-            196608 * MIB,
+            196592 * MIB,
             _peaks(fp32=163.4, tf32=653.7, bf16=1307.4, fp16=1307.4, fp8=2614.9),
             "AMD Instinct MI300X datasheet",
+        ),
+        Device(
+            "mi355x",
+            "AMD Instinct MI355X",
+            294896 * MIB,
+            _peaks(fp32=157.3, bf16=2500, fp16=2500, fp8=5000),
+            "AMD Instinct MI355X datasheet; it has no tf32",
         ),
     )
 }
 
-# The whole name must match: "NVIDIA H200 NVL" or a MIG slice is another device than the name it begins with.
+# The whole name must match: "NVIDIA L40" or a MIG slice is another device than the one whose name it begins with.
 REPORTED_NAMES = {
     r"A100-(SXM4|PCIE)-40GB": "a100_40g",
     r"A100-SXM4-80GB|A100 80GB PCIe": "a100_80g",
@@ -103,11 +137,17 @@ REPORTED_NAMES = {
     r"H100 PCIe": "h100_pcie",
     r"H100 NVL": "h100_nvl",
     r"H200": "h200",
+    r"H200 NVL": "h200_nvl",
+    r"GH200 480GB": "gh200",
     r"B200": "b200",
+    r"B300 SXM6 AC": "b300",
     r"GB200": "gb200",
+    r"GB300": "gb300",
+    r"L4": "l4",
     r"L40S": "l40s",
     r"AMD Instinct MI250X": "mi250x",
     r"AMD Instinct MI300X( OAM)?": "mi300x",
+    r"AMD Instinct MI355X": "mi355x",
 }
 
 

@@ -72,6 +72,11 @@ def device_name(device: torch.device) -> str | None:
     return models[0] if models else None
 
 
+def device_uuids(count: int) -> list[str]:
+    """The UUIDs of this process's first GPUs, without the prefix that a driver gives them."""
+    return [str(torch.cuda.get_device_properties(index).uuid) for index in range(count)]
+
+
 def nvidia_smi(*arguments: str) -> str | None:
     """What nvidia-smi prints, or null where it can't be asked."""
     try:
