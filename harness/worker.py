@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,15 +31,20 @@ from harness.parallel.registry import strategy
 from harness.parallel.strategy import Strategy
 from harness.plan.batch import accumulation, data_parallel, tokens_per_step
 from harness.plan.model import parameters
+from harness.plan.profiling import profiled_ranks, profiled_steps
 from harness.recorder.clock import CudaClock, HostClock
 from harness.recorder.events import EventWriter
 from harness.recorder.exchange import Exchange
 from harness.recorder.gloo import GlooSampler
 from harness.recorder.nccl import FlightRecorderSampler
+from harness.recorder.out_of_memory import snapshot_when_full
+from harness.recorder.profiling import CapturedByTool, Profiled, Ranged
+from harness.recorder.ranges import NvtxRanges, Ranges, TorchRanges, mark, within
 from harness.recorder.recorder import Recorder
 from harness.recorder.surroundings import affinity, cores_here, device_name, nccl_start, nvidia_smi, versions
+from harness.recorder.torch_profile import TorchTrace
 from harness.training.data import Source, source
-from harness.training.loop import train
+from harness.training.loop import Observer, train
 from harness.training.schedule import cosine
 from launch.environment import changed
 
@@ -116,6 +122,8 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
     rendezvous_s = time.perf_counter() - begin
 
     folder.mkdir(parents=True, exist_ok=True)
+    if cuda:
+        snapshot_when_full(folder / "profile" / f"oom.rank{place.rank}.pickle")
     writer = EventWriter(folder / "events.jsonl", attempt) if place.rank == 0 else None
     recorder = Recorder(
         clock=CudaClock() if cuda else HostClock(),
@@ -128,10 +136,12 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
         sample_every=config.record.sample_every,
         tokens_per_step=tokens_per_step(config),
         compiled=config.compile,
+        profiled=profiled_steps(config),
     )
+    ranges = ranges_of(config, place)
     recorder.write("phase", name="rendezvous", start=start, duration_s=rendezvous_s)
     try:
-        with recorder.phase("model_build"):
+        with recorder.phase("model_build"), within(ranges, "model_build") if ranges else nullcontext():
             trained = build(config, mesh, device)
             data = open_data(config, trained, device)
             if writer is not None:
@@ -141,10 +151,33 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
             gc.freeze()
         rate = cosine(config.steps, config.optimizer.lr, config.optimizer.lr_warmup, config.optimizer.lr_final)
         with attention_kernels(config.attention):
-            train(trained, data, rate, config.steps, recorder)
+            train(trained, data, rate, config.steps, observer(config, recorder, trained, ranges, place, folder))
     finally:
         if writer is not None:
             writer.close()
+
+
+def ranges_of(config: Config, place: Place) -> Ranges | None:
+    """The ranges that the point's profiler shows; None on a rank that is not profiled."""
+    if place.rank not in profiled_ranks(config):
+        return None
+    return TorchRanges() if config.profile.kind == "torch" else NvtxRanges()
+
+
+def observer(
+    config: Config, recorder: Recorder, trained: Strategy, ranges: Ranges | None, place: Place, folder: Path
+) -> Observer:
+    """What looks on as the point trains: the recorder, and around it the point's profiler."""
+    steps = profiled_steps(config)
+    if not steps:
+        return recorder
+    if ranges is None:
+        return Profiled(recorder, None, steps)
+    mark(trained, ranges)
+    if config.profile.kind == "torch":
+        trace = TorchTrace(folder / "profile" / f"rank{place.rank}.trace.json.gz", place.device_type == "cuda")
+        return Ranged(Profiled(recorder, trace, steps), ranges, config.steps)
+    return Ranged(Profiled(recorder, CapturedByTool(), steps), ranges, config.steps)
 
 
 def check_environment(run_dir: Path, environment: dict[str, str]) -> None:
