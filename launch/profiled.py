@@ -37,7 +37,7 @@ class Tool:
         return [MODULE, *chosen, self.name, ranks, str(self.folder), *program]
 
 
-def nsys(arguments: argparse.Namespace, report: Path) -> list[str]:
+def nsys(arguments: argparse.Namespace, report: str) -> list[str]:
     """Nsight Systems: what runs when on the GPU, and NVTX's ranges beside it."""
     return [
         "profile",
@@ -53,7 +53,7 @@ def nsys(arguments: argparse.Namespace, report: Path) -> list[str]:
     ]
 
 
-def ncu(arguments: argparse.Namespace, report: Path) -> list[str]:
+def ncu(arguments: argparse.Namespace, report: str) -> list[str]:
     """Nsight Compute: how single kernels use the GPU, each run again and again."""
     return [
         "--profile-from-start=off",
@@ -68,7 +68,7 @@ def ncu(arguments: argparse.Namespace, report: Path) -> list[str]:
     ]
 
 
-TOOLS: dict[str, Callable[[argparse.Namespace, Path], list[str]]] = {"nsys": nsys, "ncu": ncu}
+TOOLS: dict[str, Callable[[argparse.Namespace, str], list[str]]] = {"nsys": nsys, "ncu": ncu}
 
 
 def main() -> None:
@@ -86,8 +86,9 @@ def main() -> None:
     if shutil.which(arguments.tool) is None:
         sys.exit(f"{socket.gethostname()}: there is no {arguments.tool} on the PATH of rank {rank}")
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    options = TOOLS[arguments.tool](arguments, arguments.folder / f"rank{rank}")
-    os.execvp(arguments.tool, [arguments.tool, *options, *own])
+    # both put other things in the place of a % that is not doubled
+    report = str(arguments.folder / f"rank{rank}").replace("%", "%%")
+    os.execvp(arguments.tool, [arguments.tool, *TOOLS[arguments.tool](arguments, report), *own])
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def run(program: list[str], rank: int, folder: Path, tools: Path | None) -> subp
 
 @pytest.mark.parametrize("name", ["nsys", "ncu"])
 def test_only_chosen_ranks_run_in_the_tool_and_all_become_the_worker(tmp_path: Path, stand_in: Path, name: str) -> None:
-    folder = tmp_path / "a run" / "profile"
+    folder = tmp_path / "a run of 99%p" / "profile"
     tool = Tool(name, (0, 2), folder, "gemm|it's (odd)", 3)
     program = tool.around(["pretend", "/run dir", "--attempt=0", "--device=cuda"])
     codes = [run(program, rank, tmp_path, stand_in).returncode for rank in range(3)]
@@ -76,6 +76,7 @@ def test_only_chosen_ranks_run_in_the_tool_and_all_become_the_worker(tmp_path: P
             "a 'pear'",
         ]
     assert not (tmp_path / "noted.1").exists()
+    report = str(folder).replace("%", "%%")
     own = [sys.executable, "-m", "pretend", "/run dir", "--attempt=0", "--device=cuda"]
     for rank in (0, 2):
         words = json.loads((tmp_path / f"noted.{rank}").read_text())
@@ -90,7 +91,7 @@ def test_only_chosen_ranks_run_in_the_tool_and_all_become_the_worker(tmp_path: P
                     "--trace=cuda,nvtx",
                     "--sample=none",
                     "--cpuctxsw=none",
-                    f"--output={folder}/rank{rank}",
+                    f"--output={report}/rank{rank}",
                 ],
                 "ncu": [
                     "--profile-from-start=off",
@@ -99,7 +100,7 @@ def test_only_chosen_ranks_run_in_the_tool_and_all_become_the_worker(tmp_path: P
                     "--kernel-name=regex:gemm|it's (odd)",
                     "--launch-count=3",
                     "--clock-control=none",
-                    f"--export={folder}/rank{rank}",
+                    f"--export={report}/rank{rank}",
                 ],
             }[name],
             *own,
