@@ -19,7 +19,10 @@ from harness.plan.strategies import KINDS
 
 
 def option(default: Any, help: str, **limits: Any) -> Any:
-    """A field with its help line and its limits: `least`, `most`, `above`, `below`, `choices`."""
+    """A field with its help line and its limits: `least`, `most`, `above`, `below`, `choices`.
+
+    `form` says in words what a field takes that has no type of its own.
+    """
     metadata = {"help": help, **limits}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
@@ -163,6 +166,24 @@ class Record:
 
 
 @dataclass
+class Profile:
+    """A profiler around some steps of some ranks; those steps are outside the measured window."""
+
+    name: str = option("none", "the chosen option's name")
+    kind: str = option("none", "profiler; nsys and ncu must be on the PATH", choices=("none", "torch", "nsys", "ncu"))
+    first_step: int | None = option(
+        None, "first profiled step, not before 2; null for the one after the first sampled step", least=2
+    )
+    steps: int = option(2, "how many steps are profiled, one after the other", least=1, most=20)
+    ranks: Any = option("0", "ranks that are profiled", form="rank, range as 0-3, list as [0,8-11], or all")
+    kernels: str = option(
+        "gemm|nvjet|cutlass|flash|sdpa|triton",
+        "ncu: regular expression that a part of a kernel's name must match; never NCCL's, which cannot be run again",
+    )
+    launches: int = option(20, "ncu: how many kernels of a rank at most, each of which is run again and again", least=1)
+
+
+@dataclass
 class Hardware:
     """The machine to plan for; `auto` plans for this one."""
 
@@ -225,11 +246,12 @@ class Config:
     nccl: Nccl = field(default_factory=Nccl, metadata={"help": "NCCL's environment"})
     launcher: Launcher = field(default_factory=Launcher, metadata={"help": "how processes start"})
     record: Record = field(default_factory=Record, metadata={"help": "what is recorded"})
+    profile: Profile = field(default_factory=Profile, metadata={"help": "a profiler on request"})
     hardware: Hardware = field(default_factory=Hardware, metadata={"help": "the machine to plan for"})
     optimizer: Optimizer = field(default_factory=Optimizer, metadata={"help": "the optimizer"})
 
 
-GROUPS = ("model", "parallel", "precision", "data", "nccl", "launcher", "record", "hardware")
+GROUPS = ("model", "parallel", "precision", "data", "nccl", "launcher", "record", "profile", "hardware")
 
 
 def walk(kind: type = Config, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
@@ -245,6 +267,8 @@ def describe(item: Field[Any]) -> str:
     """A field's type as a person reads it: `int`, `str or null`, `weak|strong`."""
     if choices := item.metadata.get("choices"):
         return "|".join(choices)
+    if form := item.metadata.get("form"):
+        return str(form)
     if isinstance(item.type, types.UnionType):
         return " or ".join("null" if part is type(None) else part.__name__ for part in item.type.__args__)
     return getattr(item.type, "__name__", str(item.type)) if not typing.get_origin(item.type) else "mapping"

@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,12 +33,16 @@ from harness.parallel.strategy import Strategy
 from harness.plan.batch import accumulation, data_parallel, tokens_per_step
 from harness.plan.model import parameters
 from harness.recorder.ceiling import ceiling
+from harness.plan.profiling import profiled_ranks, profiled_steps
 from harness.recorder.clock import CudaClock, HostClock
 from harness.recorder.events import EventWriter
 from harness.recorder.exchange import Exchange
 from harness.recorder.gloo import GlooSampler
 from harness.recorder.nccl import FlightRecorderSampler
 from harness.recorder.nodes import node_file
+from harness.recorder.out_of_memory import snapshot_when_full
+from harness.recorder.profiling import CapturedByTool, Profiled, Ranged
+from harness.recorder.ranges import NvtxRanges, Ranges, TorchRanges, mark, within
 from harness.recorder.recorder import Recorder
 from harness.recorder.surroundings import (
     affinity,
@@ -49,6 +54,7 @@ from harness.recorder.surroundings import (
     versions,
 )
 from harness.recorder.telemetry import Telemetry
+from harness.recorder.torch_profile import TorchTrace
 from harness.training.data import Source, source
 from harness.training.loop import Observer, train
 from harness.training.schedule import cosine
@@ -141,6 +147,8 @@ def run(
     rendezvous_s = time.perf_counter() - begin
 
     folder.mkdir(parents=True, exist_ok=True)
+    if cuda:
+        snapshot_when_full(folder / "profile" / f"oom.rank{place.rank}.pickle")
     writer = EventWriter(folder / "events.jsonl", attempt) if place.rank == 0 else None
     recorder = Recorder(
         clock=CudaClock() if cuda else HostClock(),
@@ -153,20 +161,23 @@ def run(
         sample_every=config.record.sample_every,
         tokens_per_step=tokens_per_step(config),
         compiled=config.compile,
+        profiled=profiled_steps(config),
     )
+    ranges = ranges_of(config, place)
     recorder.write("phase", name="rendezvous", start=start, duration_s=rendezvous_s)
     telemetry = watch(config, place, folder, attempt) if place.local_rank == 0 else None
     try:
         with recorder.phase("profiling"):
             matmul = ceiling(product_type(config), recorder.exchange, device)
-        with recorder.phase("model_build"):
+        with recorder.phase("model_build"), within(ranges, "model_build") if ranges else nullcontext():
             trained = build(config, mesh, device)
             data = open_data(config, trained, device)
             if writer is not None:
                 told = describe(config, trained, data, place, hosts, folder / "logs", environment)
                 writer.write("start", **told, matmul=matmul)
             settle()
-        train_point(config, trained, data, around(recorder) if around else recorder)
+        looking = observer(config, recorder, trained, ranges, place, folder)
+        train_point(config, trained, data, around(looking) if around else looking)
     finally:
         if telemetry is not None:
             telemetry.stop()
@@ -198,6 +209,27 @@ def watch(config: Config, place: Place, folder: Path, attempt: int) -> Telemetry
 def product_type(config: Config) -> str:
     """The type of the point's matrix products, as `ceiling` names it."""
     return "float8" if config.precision.float8 else config.precision.compute
+def ranges_of(config: Config, place: Place) -> Ranges | None:
+    """The ranges that the point's profiler shows; None on a rank that is not profiled."""
+    if place.rank not in profiled_ranks(config):
+        return None
+    return TorchRanges() if config.profile.kind == "torch" else NvtxRanges()
+
+
+def observer(
+    config: Config, recorder: Recorder, trained: Strategy, ranges: Ranges | None, place: Place, folder: Path
+) -> Observer:
+    """What looks on as the point trains: the recorder, and around it the point's profiler."""
+    steps = profiled_steps(config)
+    if not steps:
+        return recorder
+    if ranges is None:
+        return Profiled(recorder, None, steps)
+    mark(trained, ranges)
+    if config.profile.kind == "torch":
+        trace = TorchTrace(folder / "profile" / f"rank{place.rank}.trace.json.gz", place.device_type == "cuda")
+        return Ranged(Profiled(recorder, trace, steps), ranges, config.steps)
+    return Ranged(Profiled(recorder, CapturedByTool(), steps), ranges, config.steps)
 
 
 def check_environment(run_dir: Path, environment: dict[str, str]) -> None:

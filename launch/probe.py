@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from launch.allocation import Host
 from launch.devices import Gpu, Machine, machine
 from launch.environment import own
+from launch.profiled import TOOLS
 from launch.srun import for_some, step
 
 ANSWER_S = 60.0
@@ -19,12 +21,16 @@ ANSWER_S = 60.0
 
 @dataclass(frozen=True)
 class Seen:
-    """One host's answer: its number in the step, its clock, what it has, and whether it sees a file."""
+    """One host's answer: its number in the step, its clock, what it has, whether it sees a file.
+
+    profilers: the programs for that which are on its PATH.
+    """
 
     number: int
     time: float
     machine: Machine
     sees: bool
+    profilers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,8 @@ def complaint(said: str) -> str:
 def read(line: str) -> Seen:
     told = json.loads(line)
     gpus = tuple(Gpu(**gpu) for gpu in told["machine"]["gpus"])
-    return Seen(told["number"], told["time"], Machine(**{**told["machine"], "gpus": gpus}), told["sees"])
+    there = Machine(**{**told["machine"], "gpus": gpus})
+    return Seen(told["number"], told["time"], there, told["sees"], tuple(told["profilers"]))
 
 
 def named(hosts: Sequence[Host]) -> str:
@@ -78,7 +85,8 @@ def look(path: Path) -> Seen:
     """What this host has."""
     # what a file server remembers of a folder can be old
     sees = path.parent.is_dir() and path.name in os.listdir(path.parent)
-    return Seen(int(os.environ["SLURM_NODEID"]), time.time(), machine(), sees)
+    profilers = tuple(name for name in TOOLS if shutil.which(name))
+    return Seen(int(os.environ["SLURM_NODEID"]), time.time(), machine(), sees, profilers)
 
 
 if __name__ == "__main__":

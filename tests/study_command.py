@@ -30,7 +30,12 @@ class Command:
         return subprocess.Popen(
             [sys.executable, *program, *words],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(TESTS), **self.environment, "STANDIN": stand_in or ""},
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}",
+                **self.environment,
+                "STANDIN": stand_in or "",
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

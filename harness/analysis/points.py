@@ -63,6 +63,7 @@ COLUMNS: dict[str, type[pl.DataType]] = {
     "attempts": pl.Int64,
     "window_steps": pl.Int64,
     "sampled_steps": pl.Int64,
+    "profiled_steps": pl.Int64,
     "interval": pl.String,
     "step_s_mean": pl.Float64,
     "step_s_min": pl.Float64,

@@ -58,6 +58,7 @@ def summarise(point: Point) -> Row:
         "position": point.launches[0].get("position") if point.launches else None,
         "attempts": len(point.launches),
         "sampled_steps": communication.windows,
+        "profiled_steps": sum(step["role"] == "profiled" for step in kept(point.events)),
         "all_reduce_busbw": communication.all_reduce_busbw,
         **{f"{name}_s_p50": communication.seconds[name] for name in OPERATIONS},
         "peak_memory_bytes": _peak_memory(point.events),

@@ -11,6 +11,7 @@ from harness.plan.hardware import Device
 from harness.plan.memory import Memory, estimate
 from harness.plan.model import flops_per_token, parameters
 from harness.plan.model_fields import check_model
+from harness.plan.profiling import check_profile, profiled_steps
 from harness.plan.window import SAMPLE_OFFSET, sampled_steps
 
 # For the estimate of time only: a usual MFU of large dense models, and what a start takes until the first step.
@@ -117,11 +118,12 @@ def _check_steps(config: Config) -> list[str]:
     after = config.steps - config.warmup
     if after <= 0:
         raise ValueError(f"steps={config.steps}: must be more than warmup={config.warmup}, or nothing is measured")
-    sampled = sampled_steps(config.steps, config.warmup, config.record.sample_every)
-    measured, warnings = after - sampled, []
+    warnings, profiled = check_profile(config), profiled_steps(config)
+    sampled = sampled_steps(config.steps, config.warmup, config.record.sample_every, profiled)
+    measured = after - sampled - sum(step > config.warmup for step in profiled)
     if measured < FEW_MEASURED_STEPS:
         warnings.append(
-            f"steps={config.steps}: {measured} measured steps are left after warm-up and sampled steps; "
+            f"steps={config.steps}: {measured} measured steps are left after warm-up, sampled and profiled steps; "
             f"{FEW_MEASURED_STEPS} or more give steadier figures"
         )
     if not sampled:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
+from harness.plan.window import STEPS_BACK
 from harness.recorder.flight import Entry, entries, exchanges, given, operation, uneven
 from harness.recorder.groups import Groups
 from harness.recorder.operations import Operation, StepOperations
@@ -31,9 +32,6 @@ NAMES = {
     "nccl:send": "send_recv",
 }
 """By the first word of an entry's name: "nccl:send 0->1". What a rank receives another one has sent."""
-
-STEPS_BACK = 5
-"""How far behind the host the step lies that is read."""
 
 PATIENCE_S = 0.3
 """How long to wait for durations: they come from the watchdog's thread, up to 100 ms after a collective has ended."""

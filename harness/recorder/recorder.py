@@ -86,11 +86,12 @@ class Recorder:
         sample_every: int,
         tokens_per_step: int,
         compiled: bool,
+        profiled: range = range(0),
     ) -> None:
         self.clock, self.sampler, self.exchange, self.writer = clock, sampler, exchange, writer
         self.device, self.rank, self.world_size = device, dist.get_rank(), dist.get_world_size()
         self.warmup, self.steps, self.sample_every = warmup, steps, sample_every
-        self.tokens_per_step, self.compiled = tokens_per_step, compiled
+        self.tokens_per_step, self.compiled, self.profiled = tokens_per_step, compiled, profiled
         self.begin: Any = None
         self.began = 0
         self.window_ns = 0
@@ -110,6 +111,13 @@ class Recorder:
             yield
         finally:
             self.write("phase", name=name, start=start, duration_s=time.perf_counter() - begin)
+
+    @contextmanager
+    def pause(self, name: str) -> Iterator[None]:
+        """Time between two steps that is part of neither."""
+        assert name == "profiling", name
+        yield
+        self._begin()
 
     def before_first_step(self) -> None:
         if self.device.type == "cuda":
@@ -152,7 +160,7 @@ class Recorder:
         return self._role(step) == "sampled"
 
     def _role(self, step: int) -> str:
-        return role(step, self.warmup, self.sample_every)
+        return role(step, self.warmup, self.sample_every, self.profiled)
 
     def _begin(self) -> None:
         """The next step begins now: on the device, and on the host in nanoseconds since the epoch."""

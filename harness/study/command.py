@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+from harness.config import Config
 from harness.plan.collectives import calls_per_step
+from harness.plan.profiling import TOOLS, profiled_ranks
 from harness.study.planning import Planned, on_gpus
 from launch import torchrun
 from launch.devices import Machine
 from launch.environment import Environment, build
 from launch.launchers import Launcher
+from launch.profiled import Tool
 
 
 def attempt_dir(run_dir: Path) -> Path:
@@ -27,6 +30,15 @@ def commanded(planned: Planned, machine: Machine, launcher: Launcher) -> tuple[E
         (len(machine.gpus) or config.gpus_per_node) if gpus else 0,
         calls_per_step(config),
     )
-    program = torchrun.worker(run_dir, 0, "cuda" if gpus else "cpu")
+    program = profiled(config, folder, torchrun.worker(run_dir, 0, "cuda" if gpus else "cpu"))
     ranks = torchrun.Ranks(program, run_dir.name, config.nodes, config.gpus_per_node, config.launcher.numa)
     return environment, launcher.command(ranks, folder, environment)
+
+
+def profiled(config: Config, folder: Path, program: list[str]) -> list[str]:
+    """The ranks' program, in the point's profiler where that is a program of its own."""
+    profile = config.profile
+    if profile.kind not in TOOLS:
+        return program
+    tool = Tool(profile.kind, profiled_ranks(config), folder / "profile", profile.kernels, profile.launches)
+    return tool.around(program)

@@ -68,7 +68,15 @@ def outcome(attempt_dir: Path, exit_code: int, hosts: Sequence[str], ranks_per_n
     host = hosts[guilty.rank // ranks_per_node]
     where = f" on {host}" if len(hosts) > 1 else ""
     after = " (after the end of training)" if ended else ""
-    return Outcome(guilty.status, f"rank {guilty.rank}{where}: {guilty.text}{after}", guilty.rank, host)
+    held = snapshot(attempt_dir, guilty)
+    return Outcome(guilty.status, f"rank {guilty.rank}{where}: {guilty.text}{after}{held}", guilty.rank, host)
+
+
+def snapshot(attempt_dir: Path, guilty: Failure) -> str:
+    """Where it says what a GPU's memory held that ran out; nothing where a rank could not write that."""
+    path = attempt_dir / "profile" / f"oom.rank{guilty.rank}.pickle"
+    there = guilty.status == "oom" and path.exists()
+    return f"; what it held is in {path.relative_to(attempt_dir.parents[1])}" if there else ""
 
 
 def trained(attempt_dir: Path) -> bool:

@@ -1,5 +1,6 @@
 """All points planned before the first starts: what each will do, or why it cannot."""
 
+import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -7,6 +8,7 @@ from harness.config import Config, check_fields
 from harness.plan.hardware import Device, find, named
 from harness.plan.kernels import check_kernels
 from harness.plan.point import Plan, plan
+from harness.plan.profiling import TOOLS
 from harness.study.point import Point
 from launch.devices import Machine
 
@@ -39,6 +41,7 @@ def planned(point: Point, machine: Machine, hosts: int) -> Planned:
         if not away(config):
             check_here(config, machine, hosts)
         check_numa(config, machine)
+        check_tool(config, machine)
         device, limit = target(config, machine)
         made = plan(config, device, limit)
         check_kernels(config, gpu_of_ranks(config, machine), elsewhere(config) or find_spec("torchao") is not None)
@@ -87,6 +90,25 @@ def check_numa(config: Config, machine: Machine) -> None:
         raise ValueError(
             f"launcher.numa={config.launcher.numa}: binds each rank to cores near its GPU, and these ranks are CPU "
             "processes; say launcher.numa=null"
+        )
+
+
+def check_tool(config: Config, machine: Machine) -> None:
+    """Raise ValueError for a profiler around ranks without GPUs, or one that this machine does not have.
+
+    Hosts of an allocation are asked before their points start; of a job, its own hosts can tell.
+    """
+    profiler = config.profile.kind
+    if profiler not in TOOLS or config.launcher.kind == "sbatch":
+        return
+    if not on_gpus(config, machine):
+        raise ValueError(
+            f"profile={profiler}: looks at CUDA kernels, and these ranks are CPU processes; say profile=torch"
+        )
+    if config.launcher.kind == "local" and not away(config) and shutil.which(profiler) is None:
+        raise ValueError(
+            f"profile={profiler}: there is no {profiler} on the PATH of this machine; add the folder that has it, such "
+            "as /usr/local/cuda/bin, or say profile=torch"
         )
 
 

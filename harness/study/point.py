@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.config import Config, default, walk
 
-NOT_THE_WORK = ("study", "root", "repeats", "repeat", "rerun", "preflight", "launcher", "record", "hardware")
+NOT_THE_WORK = ("study", "root", "repeats", "repeat", "rerun", "preflight", "launcher", "record", "profile", "hardware")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.plan.profiling import TOOLS, profiled_ranks
 from harness.study.attempt import wait
 from harness.study.files import read_json, write_json
 from harness.study.interruption import Interruption
@@ -34,8 +35,8 @@ def look(points: Sequence[Point], launcher: Srun, study_dir: Path) -> tuple[Mach
     """What the first host of an allocation has, and what each says on which the points will run.
 
     ValueError, one sentence, where there are too few, where one does not answer, does not see the study's folder, has
-    another clock or other GPUs than the first, or fewer than a point wants. Nothing of the study is written before.
-    With preflight=false only the first is asked, and not compared.
+    another clock or other GPUs than the first, fewer than a point wants, or not its profiler. Nothing of
+    the study is written before. With preflight=false only the first is asked, and not compared.
     """
     most, config = max(point.config.nodes for point in points), points[0].config
     hosts = launcher.allocation.hosts
@@ -54,6 +55,7 @@ def look(points: Sequence[Point], launcher: Srun, study_dir: Path) -> tuple[Mach
     differences(hosts, answers, mark.parent)
     first = answers.seen[0].machine
     check_gpus(points, hosts[0].name, len(first.gpus))
+    check_profilers(points, hosts, answers.seen)
     return first, [
         {
             "name": host.name,
@@ -72,6 +74,20 @@ def check_gpus(points: Sequence[Point], host: str, gpus: int) -> None:
             raise ValueError(f"gpus_per_node={config.gpus_per_node}: {host} shows {gpus} GPUs")
         if not gpus and config.hardware.name != "auto":
             raise ValueError(f"hardware={config.hardware.name}: {host} shows no GPU; ask Slurm for some, as by --gres")
+
+
+def check_profilers(points: Sequence[Point], hosts: Sequence[Host], seen: Sequence[probe.Seen]) -> None:
+    """Raise ValueError for a point whose profiler a host lacks on which it would run; an image may have its own."""
+    for config in (point.config for point in points):
+        if config.profile.kind not in TOOLS or config.launcher.container_image:
+            continue
+        of_ranks = {rank // config.gpus_per_node for rank in profiled_ranks(config)}
+        for number, (host, there) in enumerate(zip(hosts, seen, strict=True)):
+            if number in of_ranks and config.profile.kind not in there.profilers:
+                tool = config.profile.kind
+                raise ValueError(
+                    f"profile={tool}: there is no {tool} on the PATH of {host.name}; add its folder to PATH"
+                )
 
 
 def nearest_folder(path: Path) -> Path:

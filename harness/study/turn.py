@@ -127,14 +127,17 @@ def done(planned: Planned, status: dict[str, Any] | None, session: Session) -> s
 
 
 def differences(planned: Planned, session: Session) -> list[str]:
-    """What is not as it was when the point ran: code, versions, hardware, NCCL's variables and hidden files."""
+    """What is not as it was when the point ran: profile, code, versions, hardware, NCCL's variables, hidden files."""
     run_dir = planned.point.run_dir
     try:
         provenance, environment = read_json(run_dir / "provenance.json"), read_json(run_dir / "env.json")
     except ValueError as error:
         return [str(error)]
     now = commanded(planned, session.machine, session.launcher)[0].document()
-    return [*changes(provenance or {}, session.provenance), *environment_changes(environment or {}, now)]
+    asked = planned.point.config.profile.kind
+    unseen = asked != "none" and not any((attempt_dir(run_dir) / "profile").glob("rank*"))
+    profile = [f"it ran without profile={asked}"] if unseen else []
+    return [*profile, *changes(provenance or {}, session.provenance), *environment_changes(environment or {}, now)]
 
 
 def run(planned: Planned, position: int, title: str, session: Session, held: lease.Lease) -> Outcome:

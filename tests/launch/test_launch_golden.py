@@ -10,7 +10,7 @@ from typing import Any
 import plan_configs
 import pytest
 
-from harness.config import Hardware, Launcher, Nccl
+from harness.config import Hardware, Launcher, Nccl, Profile
 from harness.study.batch import job_of
 from harness.study.planning import planned
 from harness.study.point import Point
@@ -134,3 +134,16 @@ def test_the_points_of_a_chain_wait_for_each_other(tmp_path: Path) -> None:
     lines = [line for line in dry_run(order, LOGIN_NODE, launcher("sbatch", 2)) if line.startswith("sbatch ")]
     waits = [[word for word in shlex.split(line) if word.startswith("--dependency=")] for line in lines]
     assert waits == [[], ["--dependency=afterany:JOB_1"], ["--dependency=afterany:JOB_2"]]
+
+
+def test_a_job_whose_first_ranks_of_each_host_run_in_nsight_systems(tmp_path: Path) -> None:
+    made = point(tmp_path)
+    asked = Point(replace(made.config, profile=Profile("nsys", "nsys", ranks=[0, 8])))
+    same(dry(asked), "nsys.sbatch", asked, tmp_path)
+
+
+def test_a_job_with_a_hostile_choice_of_kernels_for_nsight_compute(tmp_path: Path) -> None:
+    made = point(tmp_path)
+    kernels = Profile("ncu", "ncu", steps=1, kernels="gemm$(touch pwned)|it's; touch pwned", launches=5)
+    asked = Point(replace(made.config, profile=kernels))
+    same(dry(asked), "ncu.sbatch", asked, tmp_path)

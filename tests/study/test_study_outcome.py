@@ -186,3 +186,17 @@ def test_remarks_are_not_taken_for_a_reason(tmp_path: Path) -> None:
     (tmp_path / "logs" / "node0.log").write_text("")
     ended = outcome(tmp_path, 143, ["n0", "n1"], 2)
     assert ended.reason == "the launcher ended with exit code 143: n1: sees no meeting.json"
+
+
+def test_running_out_of_memory_names_the_snapshot_of_the_rank_that_did(tmp_path: Path) -> None:
+    attempt = Attempt(tmp_path / "attempts" / "0")
+    attempt.raises(1, "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", at=10)
+    assert outcome(attempt.folder, 1, ["here"], 2).reason == (
+        "rank 1: OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+    )
+    (attempt.folder / "profile").mkdir()
+    for rank in (0, 1):
+        (attempt.folder / "profile" / f"oom.rank{rank}.pickle").touch()
+    ended = outcome(attempt.folder, 1, ["here"], 2)
+    assert ended.status == "oom"
+    assert ended.reason.endswith("2.00 GiB; what it held is in attempts/0/profile/oom.rank1.pickle")
