@@ -35,6 +35,7 @@ from harness.recorder.events import EventWriter
 from harness.recorder.exchange import Exchange
 from harness.recorder.gloo import GlooSampler
 from harness.recorder.nccl import FlightRecorderSampler
+from harness.recorder.progress import Progress
 from harness.recorder.recorder import Recorder
 from harness.recorder.surroundings import affinity, cores_here, device_name, nccl_start, nvidia_smi, versions
 from harness.training.data import Source, source
@@ -110,12 +111,13 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
     if (folder / "events.jsonl").exists():
         raise RuntimeError(f"{folder}: has records of an earlier start, which another one must not be mixed with")
     cuda = device.type == "cuda"
+    folder.mkdir(parents=True, exist_ok=True)
+    progress = Progress(folder / "progress.json", attempt, "rendezvous") if place.rank == 0 else None
     join(place)
     mesh = Mesh(device.type, arranged(config))
     hosts = gather_hosts(place, environment)
     rendezvous_s = time.perf_counter() - begin
 
-    folder.mkdir(parents=True, exist_ok=True)
     writer = EventWriter(folder / "events.jsonl", attempt) if place.rank == 0 else None
     recorder = Recorder(
         clock=CudaClock() if cuda else HostClock(),
@@ -128,6 +130,7 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
         sample_every=config.record.sample_every,
         tokens_per_step=tokens_per_step(config),
         compiled=config.compile,
+        progress=progress,
     )
     recorder.write("phase", name="rendezvous", start=start, duration_s=rendezvous_s)
     try:
@@ -139,12 +142,16 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
             # what stands now stays to the end: the collector need not look at it again
             gc.collect()
             gc.freeze()
+            if cuda:  # the device builds on when the host is done
+                torch.cuda.synchronize()
         rate = cosine(config.steps, config.optimizer.lr, config.optimizer.lr_warmup, config.optimizer.lr_final)
         with attention_kernels(config.attention):
             train(trained, data, rate, config.steps, recorder)
     finally:
         if writer is not None:
             writer.close()
+        if progress is not None:
+            progress.close()
 
 
 def check_environment(run_dir: Path, environment: dict[str, str]) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from harness.analysis.collectives import OPERATIONS, collectives
-from harness.analysis.goodput import BUCKETS, Ledger, ledger
+from harness.analysis.goodput import BUCKETS, doubts, ledger
 from harness.analysis.read import Events, Point, Record
 from harness.analysis.steps import first, kept
 from harness.analysis.throughput import throughput, utilisation
@@ -20,7 +20,7 @@ def summarise(point: Point) -> Row:
     tokens_per_step = start.get("tokens_per_step")
     communication = collectives(point.events)
     tiled = ledger(point.launches, point.events)
-    warnings = [*point.warnings, *_doubts(tiled)]
+    warnings = [*point.warnings, *doubts(tiled)]
     if start.get("oversubscribed"):
         warnings.insert(0, f"{_ranks_on_cores(point)}: not a scaling measurement")
     if communication.partial:
@@ -67,6 +67,7 @@ def summarise(point: Point) -> Row:
             "goodput_fraction": tiled.goodput_fraction,
             "wall_s": tiled.wall_s,
             "queue_s": tiled.queue_s,
+            "lost_steps": tiled.lost_steps,
             **{f"ledger_{name}_s": tiled.buckets[name] for name in BUCKETS},
         }
     return row | _window(point, gpus, row["device_name"])
@@ -151,14 +152,3 @@ def _peak_memory(events: Events) -> int | None:
         if record.get("peak_memory_bytes") is not None
     ]
     return max(peaks, default=None)
-
-
-def _doubts(tiled: Ledger) -> list[str]:
-    """What the ledger cannot account for, beyond 1 % of the wall-clock or 1 s."""
-    tolerance = max(1.0, 0.01 * tiled.wall_s)
-    overlap = sum(tiled.buckets.values()) - tiled.wall_s
-    if overlap > tolerance:
-        return [f"the ledger's stamps overlap by {overlap:.1f} s"]
-    if tiled.buckets["other"] > tolerance:
-        return [f"{tiled.buckets['other']:.1f} s of the wall-clock carry no stamp"]
-    return []
