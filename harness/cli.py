@@ -99,6 +99,11 @@ def parser() -> argparse.ArgumentParser:
     follow = "show how they stand anew as it changes, until none waits or runs"
     verbs.choices["status"].add_argument("--watch", action="store_true", help=follow)
 
+    goodput = verbs.add_parser("goodput", help="where one point's wall-clock went")
+    goodput.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a point's folder: studies/STUDY/points/SLUG")
+    goodput.add_argument("--json", action="store_true", help="one JSON document on standard output instead")
+    goodput.set_defaults(verb=goodput_verb)
+
     publish = verbs.add_parser("publish", help="send a study elsewhere")
     targets = publish.add_subparsers(required=True, metavar="TARGET")
     wandb = targets.add_parser("wandb", help="upload the points that W&B does not have yet")
@@ -169,18 +174,25 @@ def status_verb(arguments: argparse.Namespace) -> int:
 
 
 def report_verb(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from harness.report import report, table
 
     document = report(study_dir(arguments))
     if arguments.json:
         sys.stdout.write(dump(document))
         return 0
-    # A pipe has no width of its own, and 80 columns would cut the table.
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    console.print(table(document))
+    show(table(document))
     sys.stdout.write("\n".join([*document["warnings"], document["paths"]["page"]]) + "\n")
+    return 0
+
+
+def goodput_verb(arguments: argparse.Namespace) -> int:
+    from harness.report.goodput import goodput, waterfall
+
+    document = goodput(arguments.run_dir.absolute())
+    if arguments.json:
+        sys.stdout.write(dump(document))
+    else:
+        show(waterfall(document))
     return 0
 
 
@@ -192,6 +204,13 @@ def publish_verb(arguments: argparse.Namespace) -> int:
         sys.stdout.write(f"{outcome.line}\n")
         failed |= outcome.result == "failed"
     return 1 if failed else 0
+
+
+def show(renderable: Any) -> None:
+    """Print a table; a pipe has no width of its own, and 80 columns would cut it."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(renderable)
 
 
 def dump(document: object) -> str:

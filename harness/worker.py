@@ -32,8 +32,8 @@ from harness.parallel.registry import strategy
 from harness.parallel.strategy import Strategy
 from harness.plan.batch import accumulation, data_parallel, tokens_per_step
 from harness.plan.model import parameters
-from harness.recorder.ceiling import ceiling
 from harness.plan.profiling import profiled_ranks, profiled_steps
+from harness.recorder.ceiling import ceiling
 from harness.recorder.clock import CudaClock, HostClock
 from harness.recorder.events import EventWriter
 from harness.recorder.exchange import Exchange
@@ -42,6 +42,7 @@ from harness.recorder.nccl import FlightRecorderSampler
 from harness.recorder.nodes import node_file
 from harness.recorder.out_of_memory import snapshot_when_full
 from harness.recorder.profiling import CapturedByTool, Profiled, Ranged
+from harness.recorder.progress import Progress
 from harness.recorder.ranges import NvtxRanges, Ranges, TorchRanges, mark, within
 from harness.recorder.recorder import Recorder
 from harness.recorder.surroundings import (
@@ -141,12 +142,13 @@ def run(
     if (folder / "events.jsonl").exists():
         raise RuntimeError(f"{folder}: has records of an earlier start, which another one must not be mixed with")
     cuda = device.type == "cuda"
+    folder.mkdir(parents=True, exist_ok=True)
+    progress = Progress(folder / "progress.json", attempt, "rendezvous") if place.rank == 0 else None
     join(place)
     mesh = Mesh(device.type, arranged(config))
     hosts = gather_hosts(place, environment)
     rendezvous_s = time.perf_counter() - begin
 
-    folder.mkdir(parents=True, exist_ok=True)
     if cuda:
         snapshot_when_full(folder / "profile" / f"oom.rank{place.rank}.pickle")
     writer = EventWriter(folder / "events.jsonl", attempt) if place.rank == 0 else None
@@ -162,6 +164,7 @@ def run(
         tokens_per_step=tokens_per_step(config),
         compiled=config.compile,
         profiled=profiled_steps(config),
+        progress=progress,
     )
     ranges = ranges_of(config, place)
     recorder.write("phase", name="rendezvous", start=start, duration_s=rendezvous_s)
@@ -176,6 +179,8 @@ def run(
                 told = describe(config, trained, data, place, hosts, folder / "logs", environment)
                 writer.write("start", **told, matmul=matmul)
             settle()
+            if cuda:  # the device builds on when the host is done
+                torch.cuda.synchronize()
         looking = observer(config, recorder, trained, ranges, place, folder)
         train_point(config, trained, data, around(looking) if around else looking)
     finally:
@@ -183,6 +188,8 @@ def run(
             telemetry.stop()
         if writer is not None:
             writer.close()
+        if progress is not None:
+            progress.close()
 
 
 def settle() -> None:
@@ -209,6 +216,8 @@ def watch(config: Config, place: Place, folder: Path, attempt: int) -> Telemetry
 def product_type(config: Config) -> str:
     """The type of the point's matrix products, as `ceiling` names it."""
     return "float8" if config.precision.float8 else config.precision.compute
+
+
 def ranges_of(config: Config, place: Place) -> Ranges | None:
     """The ranges that the point's profiler shows; None on a rank that is not profiled."""
     if place.rank not in profiled_ranks(config):

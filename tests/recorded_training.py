@@ -12,6 +12,7 @@ from harness.recorder.events import EventWriter
 from harness.recorder.exchange import Exchange
 from harness.recorder.gloo import GlooSampler
 from harness.recorder.nccl import FlightRecorderSampler
+from harness.recorder.progress import Progress
 from harness.recorder.recorder import Recorder
 from harness.training.loop import train
 
@@ -29,10 +30,32 @@ class SlowToStart:
         return self.batches.batch(step)
 
 
+class Pausing:
+    """An observer that lets the recorder pause after some steps: step → seconds."""
+
+    def __init__(self, recorder, pauses):
+        self.recorder, self.pauses = recorder, pauses
+
+    def __getattr__(self, name):
+        return getattr(self.recorder, name)
+
+    def step_done(self, step, *rest):
+        self.recorder.step_done(step, *rest)
+        if step in self.pauses:
+            with self.recorder.pause("checkpoint_stall"):
+                time.sleep(self.pauses[step])
+
+
 def recorded(
-    kind: str, folder: str, data_s: float = 0.0, lr: float = 1e-3, accumulation: int = 1, how: dict | None = None
+    kind: str,
+    folder: str,
+    data_s: float = 0.0,
+    lr: float = 1e-3,
+    accumulation: int = 1,
+    how: dict | None = None,
+    pauses: dict[int, float] | None = None,
 ) -> tuple[float, int]:
-    """Train with the recorder, the strategy built as `how` says.
+    """Train with the recorder, the strategy built as `how` says, with pauses after some steps.
 
     Wall seconds of the loop between two synchronisations, and bytes of all gradients of this rank's parts.
     """
@@ -53,12 +76,13 @@ def recorded(
         sample_every=EVERY,
         tokens_per_step=tiny.SEQUENCES * tiny.SEQ,
         compiled=trained.options.compile,
+        progress=Progress(Path(folder) / "progress.json", 0, "model_build") if rank == 0 else None,
     )
     if cuda:
         torch.cuda.synchronize()
     begin = time.perf_counter()
     try:
-        train(trained, SlowToStart(batches, data_s), lambda step: lr, STEPS, recorder)
+        train(trained, SlowToStart(batches, data_s), lambda step: lr, STEPS, Pausing(recorder, pauses or {}))
     finally:
         wall = time.perf_counter() - begin
         if writer is not None:

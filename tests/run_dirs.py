@@ -73,6 +73,12 @@ def make_step(step: int, role: str, start: float, seconds: float, tokens: int, *
     return record("step", start + seconds, **(values | changes))
 
 
+def make_progress(time: float, attempt: int = 0, **changes: Any) -> dict[str, Any]:
+    """Where an attempt is: before its first step, unless `changes` say otherwise."""
+    values = {"phase": "step", "first": None, "first_time": None, "step": None, "finished": None}
+    return record("progress", time, attempt, **(values | changes))
+
+
 def make_collectives(
     step: int, time: float, attempt: int = 0, kinds: Sequence[str] = ("all_reduce",), **changes: Any
 ) -> dict[str, Any]:

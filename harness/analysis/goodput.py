@@ -3,11 +3,14 @@
 Plain Python, so that a mirror beside a running point can use it.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from harness.analysis.read import Record
-from harness.analysis.steps import Attempts, kept
+from harness.analysis.steps import Attempts, bounds, first, kept, unrecorded
+from harness.analysis.tiling import Span, tile
 
 BUCKETS = (
     "process_start",
@@ -28,45 +31,62 @@ BUCKETS = (
 
 @dataclass(frozen=True)
 class Ledger:
-    """Seconds of `wall_s` by bucket. `queue_s` lies before the wall-clock; rates are null while it is zero."""
+    """Seconds of `wall_s` by bucket, which sum to it.
+
+    `queue_s` lies before the wall-clock; rates are null while it is zero. `lost_steps` were finished and not kept, one
+    for each attempt that finished it. `overlap_s` is what stamps claim twice.
+    """
 
     wall_s: float
     queue_s: float | None
     buckets: dict[str, float]
+    attempts: int
+    kept_steps: int
+    lost_steps: int
     kept_tokens: int
     goodput_tokens_per_s: float | None
     goodput_fraction: float | None
+    overlap_s: float
 
 
-def ledger(launches: Sequence[Record], events: Attempts, now: float | None = None) -> Ledger:
+def ledger(launches: Sequence[Record], events: Attempts) -> Ledger:
     """Tile the time from the first attempt's launch to the last process end.
 
-    `launches` are the attempts' launch records, `events` their records by attempt. An attempt that has not ended
-    counts up to `now` (seconds since the epoch), or up to its last record where `now` is not given.
+    `launches` are the attempts' launch records, `events` their records by attempt, `progress` among them. An attempt
+    without an end counts up to its last sign of life; where another one follows, it was killed with its launcher.
     """
     launches = sorted(launches, key=lambda launch: int(launch["attempt"]))
     buckets = dict.fromkeys(BUCKETS, 0.0)
+    bound = bounds(events)
     steps = kept(events)
-    latest = {record["step"]: record["attempt"] for record in steps}
-    wall = 0.0
+    missing, lost, wall, overlap = 0, 0, 0.0, 0.0
     ended: float | None = None
-    for launch in launches:
+    for launch, following in zip_longest(launches, launches[1:]):
         records = events.get(launch["attempt"], [])
         if ended is not None:
             buckets["restart_gap"] += max(0.0, launch["start"] - ended)
-        ended = _end(launch, records, now)
-        _attempt(buckets, launch, records, ended, latest)
-    if launches and ended is not None:
+        ended = _end(launch, records, following)
+        attempt = _Attempt(launch, records, ended, bound.get(launch["attempt"], math.inf), following is None)
+        tiles = tile(launch["start"], ended, list(attempt.ground()), attempt.spans())
+        for name, seconds in tiles.seconds.items():
+            buckets[name] += seconds
+        overlap += tiles.overlap_s
+        missing += attempt.missing_kept
+        lost += attempt.lost
+    if ended is not None:
         wall = max(0.0, ended - launches[0]["start"])
-    buckets["other"] = max(0.0, wall - sum(buckets.values()))
-    tokens = sum(record["tokens"] for record in steps)
+    tokens = sum(record["tokens"] for record in steps) + missing * _tokens_per_step(events)
     return Ledger(
         wall_s=wall,
         queue_s=launches[0].get("queue_s") if launches else None,
         buckets=buckets,
+        attempts=len(launches),
+        kept_steps=len(steps) + missing,
+        lost_steps=lost,
         kept_tokens=tokens,
         goodput_tokens_per_s=tokens / wall if wall else None,
         goodput_fraction=buckets["step"] / wall if wall else None,
+        overlap_s=overlap,
     )
 
 
@@ -75,38 +95,95 @@ def goodput_efficiency(goodput: float | None, gpus: int, peak_tokens_per_s: floa
     return None if goodput is None or not peak_tokens_per_s else goodput / (gpus * peak_tokens_per_s)
 
 
-def _end(launch: Record, records: Sequence[Record], now: float | None) -> float:
-    if launch["end"] is not None:
-        return float(launch["end"])
-    last = max((record["time"] for record in records), default=launch["start"])
-    return float(max(launch["start"], last if now is None else now))
+def doubts(tiled: Ledger) -> list[str]:
+    """What the ledger cannot account for, beyond 1 % of the wall-clock or 1 s, a sentence each."""
+    tolerance = max(1.0, 0.01 * tiled.wall_s)
+    sentences = []
+    if tiled.overlap_s > tolerance:
+        sentences.append(f"the ledger's stamps overlap by {tiled.overlap_s:.1f} s")
+    if tiled.buckets["other"] > tolerance:
+        sentences.append(f"{tiled.buckets['other']:.1f} s of the wall-clock carry no stamp")
+    return sentences
 
 
-def _attempt(
-    buckets: dict[str, float], launch: Record, records: Sequence[Record], end: float, latest: dict[int, int]
-) -> None:
-    """Add one attempt's stamped buckets."""
-    stamped = [record for record in records if record["kind"] in ("phase", "step")]
-    begun = min((record["start"] for record in stamped), default=end)
-    buckets["process_start"] += max(0.0, begun - launch["start"])
-    for record in stamped:
-        duration = record["duration_s"]
-        if record["kind"] == "phase":
-            buckets[record["name"]] += duration
-            continue
-        if record["role"] == "first":
-            buckets["compile_and_first_step"] += duration
-        elif latest[record["step"]] != launch["attempt"]:
-            buckets["step_lost"] += duration
+class _Attempt:
+    """One attempt's stamps. `bound` is the first step that a later attempt has run, `last` whether none follows."""
+
+    def __init__(self, launch: Record, records: Sequence[Record], end: float, bound: float, last: bool) -> None:
+        self.launch, self.records, self.end, self.bound = launch, records, end, bound
+        self.phases = [record for record in records if record["kind"] == "phase"]
+        self.steps = [record for record in records if record["kind"] == "step"]
+        self.progress = next((record for record in records if record["kind"] == "progress"), None)
+        self.finished = next((record["time"] for record in records if record["kind"] == "end"), None)
+        missing = unrecorded(records)
+        # what an attempt could not record is kept by those that go on from it; the last one may still be running
+        gone = last and launch["end"] is not None and self.finished is None
+        self.missing = len(missing)
+        self.missing_kept = 0 if gone else sum(step < bound for step in missing)
+        kept_steps = sum(record["step"] < bound for record in self.steps)
+        self.lost = len(self.steps) - kept_steps + self.missing - self.missing_kept
+
+    def spans(self) -> Iterator[Span]:
+        """What has stamps of its own."""
+        for record in self.phases:
+            yield Span(record["start"], record["start"] + record["duration_s"], record["name"])
+        for record in self.steps:
+            start, end = record["start"], record["start"] + record["duration_s"]
+            if record["role"] == "first":
+                yield Span(start, end, "compile_and_first_step")
+            elif record["step"] >= self.bound:
+                yield Span(start, end, "step_lost")
+            else:
+                ready = start + min(record["data_s"], record["duration_s"])
+                yield Span(start, ready, "data_stall")
+                yield Span(ready, end, "step")
+
+    def ground(self) -> Iterator[tuple[float, str]]:
+        """What lies between those, each from when on."""
+        yield self.launch["start"], "process_start"
+        begun = min((record["start"] for record in [*self.phases, *self.steps]), default=None)
+        if begun is not None:
+            yield begun, "other"
+        if self.finished is not None:
+            yield self.finished, "shutdown"
+        elif self.progress is not None:
+            yield from self._cut_off(self.progress)
+        elif begun is not None and self.launch["end"] is not None:
+            # Processes that ended in the middle of training lost the step they were in, a hang included.
+            stamped = [*self.phases, *self.steps]
+            recorded = max(record["start"] + record["duration_s"] for record in stamped)
+            yield recorded, "step_lost" if self.steps else "compile_and_first_step"
+
+    def _cut_off(self, progress: Record) -> Iterator[tuple[float, str]]:
+        """The end of an attempt that did not say that it ended: steps without a record, and where it was then."""
+        since, over = progress["time"], self.launch["end"] is not None
+        if self.missing and not self.steps:
+            first_done = progress["first_time"]
+            built = (record["start"] + record["duration_s"] for record in self.phases)
+            yield max((time for time in built if time <= first_done), default=first_done), "compile_and_first_step"
+            recorded = first_done
         else:
-            stall = min(record["data_s"], duration)
-            buckets["data_stall"] += stall
-            buckets["step"] += duration - stall
-    finished = next((record["time"] for record in records if record["kind"] == "end"), None)
-    if finished is not None:
-        buckets["shutdown"] += max(0.0, end - finished)
-    elif launch["end"] is not None and stamped:
-        # Processes that ended in the middle of training lost the step they were in, a hang included.
-        last = max(record["start"] + record["duration_s"] for record in stamped)
-        trained = any(record["kind"] == "step" for record in stamped)
-        buckets["step_lost" if trained else "compile_and_first_step"] += max(0.0, end - last)
+            recorded = max((record["start"] + record["duration_s"] for record in self.steps), default=since)
+        # steps go on from each other, so those that are kept come first
+        share = self.missing_kept / self.missing if self.missing else 0.0
+        yield recorded, "step"
+        # as long as processes may still be running, nobody knows that a step was cut off
+        yield recorded + share * (since - recorded), "step_lost" if self.missing or over else "other"
+        if progress["phase"] != "step":
+            yield since, progress["phase"]
+        else:
+            yield since, "step_lost" if over else "other"
+
+
+def _end(launch: Record, records: Sequence[Record], following: Record | None) -> float:
+    """When an attempt's processes ended, as far as anybody knows: never after the next attempt began."""
+    end = launch["end"]
+    if end is None:
+        end = max((record["time"] for record in records), default=launch["start"])
+    return float(max(launch["start"], end if following is None else min(end, following["start"])))
+
+
+def _tokens_per_step(events: Attempts) -> int:
+    """Tokens of a step over all ranks; 0 where no attempt got as far as to say."""
+    start = first(events, "start")
+    return int(start["tokens_per_step"]) if start else 0

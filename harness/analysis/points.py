@@ -97,6 +97,7 @@ COLUMNS: dict[str, type[pl.DataType]] = {
     "throttled": pl.String,
     "wall_s": pl.Float64,
     "queue_s": pl.Float64,
+    "lost_steps": pl.Int64,
     **{f"ledger_{name}_s": pl.Float64 for name in BUCKETS},
 }
 

@@ -19,7 +19,10 @@ Events = dict[int, list[Record]]
 
 @dataclass(frozen=True)
 class Point:
-    """What a point's run directory holds; `warnings` names what of it could not be read."""
+    """What a point's run directory holds; `warnings` names what of it could not be read.
+
+    An attempt's `progress` is the last of its events.
+    """
 
     path: Path
     slug: str
@@ -122,6 +125,9 @@ def read_point(path: Path) -> Point:
             warnings.append(
                 f"attempt {attempt.name}: events.jsonl: skipped {torn} records that lack {', '.join(fields)}"
             )
+        progress = _record(attempt / "progress.json", warnings)
+        if progress and progress.get("schema") == SCHEMA:
+            events[int(attempt.name)].append(progress)
     if status is None:
         # ranks that were started by hand have no controller to write one
         by_hand = not (path / "status.json").exists()

@@ -1,5 +1,10 @@
-"""Which steps of a point count, over its attempts."""
+"""Which steps of a point count, over its attempts.
 
+A later attempt goes on from what an earlier one left, or from the start: the earlier one's steps from the later one's
+first step on are lost, also those that are yet to be run again.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
 
 from harness.analysis.read import Record
@@ -7,12 +12,41 @@ from harness.analysis.read import Record
 Attempts = Mapping[int, Sequence[Record]]
 
 
+def begun(records: Sequence[Record]) -> float:
+    """The first step that an attempt has finished, by its records or its progress; infinite where there is none."""
+    told = (record["step"] if record["kind"] == "step" else record["first"] for record in records if _counts(record))
+    return min((step for step in told if step is not None), default=math.inf)
+
+
+def bounds(events: Attempts) -> dict[int, float]:
+    """By attempt, the first step that a later attempt has run: from there on nothing of it is kept."""
+    found: dict[int, float] = {}
+    bound = math.inf
+    for attempt in sorted(events, reverse=True):
+        found[attempt] = bound
+        bound = min(bound, begun(events[attempt]))
+    return found
+
+
 def kept(events: Attempts, kind: str = "step") -> list[Record]:
-    """One record a step, in order: of a step that several attempts ran, the last attempt's."""
-    latest: dict[int, Record] = {}
-    for attempt in sorted(events):
-        latest |= {record["step"]: record for record in events[attempt] if record["kind"] == kind}
-    return [latest[step] for step in sorted(latest)]
+    """The records of kept steps, one a step, in order."""
+    bound = bounds(events)
+    steps = {
+        record["step"]: record
+        for attempt in sorted(events)
+        for record in events[attempt]
+        if record["kind"] == kind and record["step"] < bound[attempt]
+    }
+    return [steps[step] for step in sorted(steps)]
+
+
+def unrecorded(records: Sequence[Record]) -> list[int]:
+    """Steps that an attempt has finished by its progress, and that it could not record any more."""
+    progress = next((record for record in records if record["kind"] == "progress"), None)
+    if progress is None or progress["first"] is None or progress["finished"] is None:
+        return []
+    recorded = {record["step"] for record in records if record["kind"] == "step"}
+    return [step for step in range(progress["first"], progress["finished"] + 1) if step not in recorded]
 
 
 def first(events: Attempts, kind: str) -> Record | None:
@@ -22,3 +56,7 @@ def first(events: Attempts, kind: str) -> Record | None:
             if record["kind"] == kind:
                 return record
     return None
+
+
+def _counts(record: Record) -> bool:
+    return record["kind"] in ("step", "progress")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from harness.analysis.collectives import OPERATIONS, collectives
-from harness.analysis.goodput import BUCKETS, Ledger, ledger
+from harness.analysis.goodput import BUCKETS, doubts, ledger
 from harness.analysis.read import Events, Point, Record
 from harness.analysis.steps import first, kept
 from harness.analysis.telemetry import Telemetry, telemetry
@@ -22,7 +22,7 @@ def summarise(point: Point) -> Row:
     communication = collectives(point.events)
     tiled = ledger(point.launches, point.events)
     devices = telemetry(point.path, point.events, gpus)
-    warnings = [*point.warnings, *_doubts(tiled), *devices.warnings]
+    warnings = [*point.warnings, *doubts(tiled), *devices.warnings]
     if start.get("oversubscribed"):
         warnings.insert(0, f"{_ranks_on_cores(point)}: not a scaling measurement")
     if slow := slow_products(start):
@@ -75,6 +75,7 @@ def summarise(point: Point) -> Row:
             "goodput_fraction": tiled.goodput_fraction,
             "wall_s": tiled.wall_s,
             "queue_s": tiled.queue_s,
+            "lost_steps": tiled.lost_steps,
             **{f"ledger_{name}_s": tiled.buckets[name] for name in BUCKETS},
         }
     return row | _window(point, gpus, start, devices)
@@ -161,14 +162,3 @@ def _peak_memory(events: Events) -> int | None:
         if record.get("peak_memory_bytes") is not None
     ]
     return max(peaks, default=None)
-
-
-def _doubts(tiled: Ledger) -> list[str]:
-    """What the ledger cannot account for, beyond 1 % of the wall-clock or 1 s."""
-    tolerance = max(1.0, 0.01 * tiled.wall_s)
-    overlap = sum(tiled.buckets.values()) - tiled.wall_s
-    if overlap > tolerance:
-        return [f"the ledger's stamps overlap by {overlap:.1f} s"]
-    if tiled.buckets["other"] > tolerance:
-        return [f"{tiled.buckets['other']:.1f} s of the wall-clock carry no stamp"]
-    return []

@@ -17,6 +17,9 @@ class Clock(Protocol):
     def settle(self, mark: Any) -> None:
         """Wait until the device has passed the mark."""
 
+    def passed(self, mark: Any) -> bool:
+        """Whether the device has passed the mark, without waiting."""
+
     def seconds(self, first: Any, second: Any) -> float:
         """Seconds from one settled mark to a later one."""
 
@@ -31,6 +34,9 @@ class HostClock:
 
     def settle(self, mark: float) -> None:
         pass
+
+    def passed(self, mark: float) -> bool:
+        return True
 
     def seconds(self, first: float, second: float) -> float:
         return second - first
@@ -48,6 +54,9 @@ class CudaClock:
 
     def settle(self, mark: torch.cuda.Event) -> None:
         mark.synchronize()
+
+    def passed(self, mark: torch.cuda.Event) -> bool:
+        return mark.query()
 
     def seconds(self, first: torch.cuda.Event, second: torch.cuda.Event) -> float:
         return first.elapsed_time(second) / 1e3

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +17,7 @@ from harness.recorder.events import EventWriter
 from harness.recorder.exchange import Exchange, Pending
 from harness.recorder.graphs import graphs
 from harness.recorder.operations import StepOperations
+from harness.recorder.progress import Progress
 
 FLUSH_STEPS = 5
 """Steps between two times that numbers are brought together over the ranks."""
@@ -41,9 +42,18 @@ class Sampler(Protocol):
     def step_issued(self, step: int, began: int) -> None: ...
 
 
+@dataclass(frozen=True)
+class Pause:
+    """Time between two steps that was given to something else, under its name in the ledger."""
+
+    name: str
+    begin: Any
+    end: Any
+
+
 @dataclass
 class StepMarks:
-    """A step as it was marked: device marks, and values still on the device."""
+    """A step as it was marked: device marks, the pauses before it, and values still on the device."""
 
     step: int
     begin: Any
@@ -52,6 +62,7 @@ class StepMarks:
     lr: float
     loss: Tensor
     grad_norm: Tensor
+    pauses: list[Pause] = field(default_factory=list)
 
 
 @dataclass
@@ -69,8 +80,8 @@ class Flush:
 class Recorder:
     """An observer of the training loop on every rank; rank 0 writes.
 
-    Steps tile the time on the device from the first mark to the last. What the recorder does itself lies
-    between two steps and is recorded as `profiling`.
+    Steps tile the time on the device from the first mark to the last. Between two steps lie what the recorder does
+    itself, recorded as `profiling`, and the pauses that others ask for.
     """
 
     def __init__(
@@ -87,14 +98,18 @@ class Recorder:
         tokens_per_step: int,
         compiled: bool,
         profiled: range = range(0),
+        progress: Progress | None = None,
     ) -> None:
-        self.clock, self.sampler, self.exchange, self.writer = clock, sampler, exchange, writer
+        self.clock, self.sampler, self.exchange = clock, sampler, exchange
+        self.writer, self.progress = writer, progress
         self.device, self.rank, self.world_size = device, dist.get_rank(), dist.get_world_size()
         self.warmup, self.steps, self.sample_every = warmup, steps, sample_every
         self.tokens_per_step, self.compiled, self.profiled = tokens_per_step, compiled, profiled
         self.begin: Any = None
         self.began = 0
         self.window_ns = 0
+        self.pauses: list[Pause] = []
+        self.untold: list[Pause] = []
         self.marked: list[StepMarks] = []
         self.flushed: list[Flush] = []
         self.samples: list[tuple[StepOperations, Pending]] = []
@@ -107,6 +122,7 @@ class Recorder:
     def phase(self, name: str) -> Iterator[None]:
         """Record a phase of the ledger around what runs inside, also where that fails."""
         start, begin = time.time(), time.perf_counter()
+        self._enter(name)
         try:
             yield
         finally:
@@ -114,14 +130,26 @@ class Recorder:
 
     @contextmanager
     def pause(self, name: str) -> Iterator[None]:
-        """Time between two steps that is part of neither."""
-        assert name == "profiling", name
-        yield
-        self._begin()
+        """Record a phase of the ledger between two steps: after `step_done`, before the next `data_ready`.
+
+        On every rank; its time is the device's, and part of no step.
+        """
+        begin = self.clock.mark()
+        self._enter(name)
+        try:
+            yield
+        finally:
+            self._begin()
+            self._enter("step")
+            pause = Pause(name, begin, self.begin)
+            self.pauses.append(pause)
+            self.untold.append(pause)
+            self._tell_pauses()
 
     def before_first_step(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
+        self._enter("compile_and_first_step")
         self.time = time.time()
         self._begin()
         self.last = self.begin
@@ -132,8 +160,11 @@ class Recorder:
     def step_done(self, step: int, lr: float, loss: Tensor, grad_norm: Tensor) -> None:
         end = self.clock.mark()
         self.sampler.step_issued(step, self.began)
-        self.marked.append(StepMarks(step, self.begin, self.data, end, lr, loss, grad_norm))
-        self.begin, self.began = end, time.time_ns()
+        self.marked.append(StepMarks(step, self.begin, self.data, end, lr, loss, grad_norm, self.pauses))
+        self.begin, self.began, self.pauses = end, time.time_ns(), []
+        if self.progress is not None:
+            self.progress.step_done(step, end, self.clock.passed)
+        self._tell_pauses()
         sampled, next_sampled = self._sampled(step), step < self.steps and self._sampled(step + 1)
         if step % FLUSH_STEPS and not sampled and not next_sampled:
             return
@@ -153,6 +184,13 @@ class Recorder:
         while self.flushed:
             self._emit(self.flushed.pop(0))
         self._emit_samples(wait=True)
+        now = self.clock.mark()
+        self.clock.settle(now)
+        self._tell_pauses()
+        self._tell_profiling(self.pauses, now)
+        if self.progress is not None:
+            self.progress.settle(self.clock.passed)
+            self.progress.enter("shutdown")
         made = graphs() if self.compiled else {"graph_breaks": None, "compiled_graphs": None}
         self.write("end", steps=self.steps, tokens=self.steps * self.tokens_per_step, **made)
 
@@ -165,6 +203,31 @@ class Recorder:
     def _begin(self) -> None:
         """The next step begins now: on the device, and on the host in nanoseconds since the epoch."""
         self.begin, self.began = self.clock.mark(), time.time_ns()
+
+    def _enter(self, phase: str) -> None:
+        if self.progress is not None:
+            self.progress.enter(phase)
+
+    def _tell_pauses(self) -> None:
+        """Write the pauses that the device has passed; early, for a kill loses what is not written."""
+        while self.untold and self.clock.passed(self.untold[0].end):
+            pause = self.untold.pop(0)
+            self._tell(pause.name, pause.begin, pause.end)
+
+    def _tell_profiling(self, pauses: list[Pause], until: Any) -> None:
+        """Write what lies between the last step and a mark outside of pauses: the recorder's own time."""
+        begin = self.last
+        for pause in pauses:
+            self._tell("profiling", begin, pause.begin)
+            begin = pause.end
+        self._tell("profiling", begin, until)
+
+    def _tell(self, name: str, begin: Any, end: Any) -> None:
+        """Write a phase between two settled marks, none of them before the last flushed step's end."""
+        duration = self.clock.seconds(begin, end)
+        if duration > 0:
+            start = self.time + self.clock.seconds(self.last, begin)
+            self.write("phase", name=name, start=start, duration_s=duration)
 
     def _gather(self, operations: StepOperations | None) -> None:
         if operations is not None:
@@ -180,13 +243,11 @@ class Recorder:
             return
         steps, self.marked = self.marked[:count], self.marked[count:]
         self.clock.settle(steps[-1].end)
+        self._tell_pauses()
         starts, durations, waits = [], [], []
         for marks in steps:
-            # between two steps lies what the recorder did there
-            pause = self.clock.seconds(self.last, marks.begin)
-            if pause > 0:
-                self.write("phase", name="profiling", start=self.time, duration_s=pause)
-            starts.append(self.time + pause)
+            self._tell_profiling(marks.pauses, marks.begin)
+            starts.append(self.time + self.clock.seconds(self.last, marks.begin))
             durations.append(self.clock.seconds(marks.begin, marks.end))
             waits.append(self.clock.seconds(marks.begin, marks.data))
             self.time = starts[-1] + durations[-1]

@@ -1,0 +1,106 @@
+"""Where one point's wall-clock went: its goodput ledger, as a document and for a terminal."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.analysis.goodput import doubts, ledger
+from harness.analysis.points import points
+from harness.analysis.read import SCHEMA, read_point, read_study
+from harness.analysis.steps import first
+from harness.report.words import NONE, number, percent
+
+BAR_WIDTH = 40
+
+
+def goodput(run_dir: Path) -> dict[str, Any]:
+    """The ledger of a run directory as it stands. ValueError where the folder is none.
+
+    Where nobody has stamped a start, seconds and rates are null: not yet started, or started by hand.
+    """
+    if not (run_dir / "config.yaml").is_file():
+        raise ValueError(
+            f"{run_dir}: is no run directory, which has a config.yaml; give a folder like studies/STUDY/points/SLUG"
+        )
+    point = read_point(run_dir)
+    tiled, start = ledger(point.launches, point.events), first(point.events, "start") or {}
+    efficiency, peak = _efficiency(run_dir)
+    stamped = bool(point.launches)
+    return {
+        "schema": SCHEMA,
+        "kind": "goodput",
+        "time": time.time(),
+        "path": str(run_dir),
+        "status": point.status["status"],
+        "gpus": start.get("world_size") or point.config.nodes * point.config.gpus_per_node,
+        "attempts": tiled.attempts,
+        "wall_s": tiled.wall_s if stamped else None,
+        "queue_s": tiled.queue_s,
+        "buckets": {name: seconds if stamped else None for name, seconds in tiled.buckets.items()},
+        "kept_steps": tiled.kept_steps,
+        "lost_steps": tiled.lost_steps if stamped else None,
+        "kept_tokens": tiled.kept_tokens,
+        "goodput_tokens_per_s": tiled.goodput_tokens_per_s,
+        "goodput_fraction": tiled.goodput_fraction,
+        "goodput_efficiency": efficiency,
+        "goodput_peak": peak,
+        "warnings": [*point.warnings, *doubts(tiled)],
+    }
+
+
+def waterfall(document: dict[str, Any]) -> RenderableType:
+    """The document for a person: each bucket with its share, then what it comes to."""
+    wall = document["wall_s"]
+    # Text, not str: names must not be read as markup.
+    table = Table(title=Text(f"{Path(document['path']).name}: {document['status']}"), title_justify="left")
+    table.add_column("bucket")
+    table.add_column("seconds", justify="right")
+    table.add_column("share", justify="right")
+    table.add_column("of the wall-clock", min_width=BAR_WIDTH)
+    for name, seconds in document["buckets"].items():
+        share = seconds / wall if wall else None
+        bar = "█" * round(BAR_WIDTH * (share or 0))
+        style = "green" if name == "step" else "red" if name in ("step_lost", "other") else ""
+        table.add_row(name, _seconds(seconds), percent(share), Text(bar, style=style))
+    table.add_section()
+    table.add_row("wall-clock", _seconds(wall), percent(1.0) if wall else NONE)
+    return Group(table, Text("\n".join(_facts(document))))
+
+
+def _facts(document: dict[str, Any]) -> list[str]:
+    rate, fraction = number(document["goodput_tokens_per_s"]), percent(document["goodput_fraction"])
+    efficiency = f"goodput efficiency {percent(document['goodput_efficiency'])}"
+    if document["goodput_peak"]:
+        efficiency += f" of {document['goodput_peak']} on each GPU"
+    lost = NONE if document["lost_steps"] is None else f"{document['lost_steps']:,}"
+    facts = [
+        f"goodput {rate} tokens/s over {document['gpus']} ranks; {fraction} of the wall-clock productive; {efficiency}",
+        f"steps kept {document['kept_steps']:,}, lost {lost}; attempts {document['attempts']}; "
+        f"queued before {_seconds(document['queue_s'])} s",
+    ]
+    if document["wall_s"] is None:
+        facts.append("nobody has stamped a start: not started yet, or started by hand")
+    return [*facts, *document["warnings"]]
+
+
+def _seconds(value: float | None) -> str:
+    return NONE if value is None else f"{value:,.2f}"
+
+
+def _efficiency(run_dir: Path) -> tuple[float | None, str | None]:
+    """Goodput efficiency and its peak's label, where the folder lies in a study that knows them."""
+    study_dir = run_dir.parent.parent
+    if run_dir.parent.name != "points" or not (study_dir / "study.json").is_file():
+        return None, None
+    study = read_study(study_dir)
+    # peaks come from points on one GPU, and a large study is slow to read
+    few = [folder for folder in study.folders if folder == run_dir or "-n1x1-" in folder.name]
+    for row in points(dataclasses.replace(study, folders=few)).rows(named=True):
+        if row["slug"] == run_dir.name:
+            return row["goodput_efficiency"], row["goodput_peak"]
+    return None, None
