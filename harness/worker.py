@@ -29,13 +29,16 @@ from harness.parallel.options import TYPES, Options
 from harness.parallel.registry import strategy
 from harness.parallel.strategy import Strategy
 from harness.plan.batch import accumulation, data_parallel, tokens_per_step
+from harness.plan.collectives import calls_per_step
 from harness.plan.model import parameters
 from harness.recorder.clock import CudaClock, HostClock
+from harness.recorder.cuda import CudaSampler
 from harness.recorder.events import EventWriter
 from harness.recorder.exchange import Exchange
 from harness.recorder.gloo import GlooSampler
-from harness.recorder.nccl import FlightRecorderSampler
+from harness.recorder.nodes import node_file
 from harness.recorder.recorder import Recorder
+from harness.recorder.samples import Samples
 from harness.recorder.surroundings import affinity, cores_here, device_name, nccl_start, nvidia_smi, versions
 from harness.training.data import Source, source
 from harness.training.loop import train
@@ -65,6 +68,10 @@ class Place:
             nodes=int(os.environ["GROUP_WORLD_SIZE"]),
             device_type=device_type,
         )
+
+    @property
+    def node(self) -> int:
+        return self.rank // self.local_world_size
 
     @property
     def device(self) -> torch.device:
@@ -117,10 +124,13 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
 
     folder.mkdir(parents=True, exist_ok=True)
     writer = EventWriter(folder / "events.jsonl", attempt) if place.rank == 0 else None
+    node = EventWriter(node_file(folder, place.node, socket.gethostname()), attempt)
+    exchange = Exchange(device)
     recorder = Recorder(
         clock=CudaClock() if cuda else HostClock(),
-        sampler=FlightRecorderSampler(mesh.labels) if cuda else GlooSampler(mesh.labels),
-        exchange=Exchange(device),
+        sampler=CudaSampler(mesh.labels) if cuda else GlooSampler(mesh.labels),
+        exchange=exchange,
+        samples=Samples(exchange, mesh.labels, calls_per_step(config), place.rank, writer, node),
         writer=writer,
         device=device,
         warmup=config.warmup,
@@ -143,6 +153,7 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
         with attention_kernels(config.attention):
             train(trained, data, rate, config.steps, recorder)
     finally:
+        node.close()
         if writer is not None:
             writer.close()
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,15 +14,14 @@ from torch import Tensor
 from harness.plan.window import role
 from harness.recorder.clock import Clock
 from harness.recorder.events import EventWriter
-from harness.recorder.exchange import Exchange, Pending
+from harness.recorder.exchange import RANK_BITS, Exchange, Pending
 from harness.recorder.graphs import graphs
 from harness.recorder.operations import StepOperations
+from harness.recorder.sample import Window
+from harness.recorder.samples import Samples
 
 FLUSH_STEPS = 5
 """Steps between two times that numbers are brought together over the ranks."""
-
-RANK_BITS = 20
-"""Bits below a duration in nanoseconds that hold its rank, so that one maximum gives both."""
 
 
 class Diverged(ArithmeticError):
@@ -30,13 +29,11 @@ class Diverged(ArithmeticError):
 
 
 class Sampler(Protocol):
-    """Tells a step's collectives, on every rank."""
+    """Tells a step's collectives, on every rank; what it does itself lies between steps."""
 
-    source: str
+    def before_sampled_step(self, step: int) -> None: ...
 
-    def before_sampled_step(self, step: int) -> StepOperations | None: ...
-
-    def after_sampled_step(self, step: int) -> StepOperations | None: ...
+    def after_sampled_step(self, step: int) -> Sequence[StepOperations]: ...
 
     def step_issued(self, step: int, began: int) -> None: ...
 
@@ -79,6 +76,7 @@ class Recorder:
         clock: Clock,
         sampler: Sampler,
         exchange: Exchange,
+        samples: Samples,
         writer: EventWriter | None,
         device: torch.device,
         warmup: int,
@@ -88,6 +86,7 @@ class Recorder:
         compiled: bool,
     ) -> None:
         self.clock, self.sampler, self.exchange, self.writer = clock, sampler, exchange, writer
+        self.samples = samples
         self.device, self.rank, self.world_size = device, dist.get_rank(), dist.get_world_size()
         self.warmup, self.steps, self.sample_every = warmup, steps, sample_every
         self.tokens_per_step, self.compiled = tokens_per_step, compiled
@@ -96,7 +95,6 @@ class Recorder:
         self.window_ns = 0
         self.marked: list[StepMarks] = []
         self.flushed: list[Flush] = []
-        self.samples: list[tuple[StepOperations, Pending]] = []
 
     def write(self, kind: str, **record: Any) -> None:
         if self.writer is not None:
@@ -124,17 +122,23 @@ class Recorder:
     def step_done(self, step: int, lr: float, loss: Tensor, grad_norm: Tensor) -> None:
         end = self.clock.mark()
         self.sampler.step_issued(step, self.began)
-        self.marked.append(StepMarks(step, self.begin, self.data, end, lr, loss, grad_norm))
+        begin, began = self.begin, self.began
+        self.marked.append(StepMarks(step, begin, self.data, end, lr, loss, grad_norm))
         self.begin, self.began = end, time.time_ns()
         sampled, next_sampled = self._sampled(step), step < self.steps and self._sampled(step + 1)
         if step % FLUSH_STEPS and not sampled and not next_sampled:
             return
-        if sampled:
-            self._gather(self.sampler.after_sampled_step(step))
+        accounts = self.sampler.after_sampled_step(step) if sampled else []
         if step % FLUSH_STEPS == 0:
             self._flush(self.clock.lag)
+        for told in accounts:
+            window = None
+            if told.timeline is not None:
+                self.clock.settle(end)
+                window = Window(began, self.clock.seconds(begin, end))
+            self.samples.add(told, window)
         if next_sampled:
-            self._gather(self.sampler.before_sampled_step(step + 1))
+            self.sampler.before_sampled_step(step + 1)
         self._begin()
 
     def after_last_step(self) -> None:
@@ -144,7 +148,7 @@ class Recorder:
         self._flush(0)
         while self.flushed:
             self._emit(self.flushed.pop(0))
-        self._emit_samples(wait=True)
+        self.samples.finish()
         made = graphs() if self.compiled else {"graph_breaks": None, "compiled_graphs": None}
         self.write("end", steps=self.steps, tokens=self.steps * self.tokens_per_step, **made)
 
@@ -158,15 +162,11 @@ class Recorder:
         """The next step begins now: on the device, and on the host in nanoseconds since the epoch."""
         self.begin, self.began = self.clock.mark(), time.time_ns()
 
-    def _gather(self, operations: StepOperations | None) -> None:
-        if operations is not None:
-            self.samples.append((operations, self.exchange.gather(operations.row())))
-
     def _flush(self, lag: int) -> None:
         """Send off the steps that the device has finished; write those that came home."""
         while self.flushed:
             self._emit(self.flushed.pop(0))
-        self._emit_samples(wait=False)
+        self.samples.advance()
         count = len(self.marked) - lag
         if count <= 0:
             return
@@ -234,10 +234,3 @@ class Recorder:
             window_s=integers[2 * count] / 1e9,
             peak_memory_bytes=peak,
         )
-
-    def _emit_samples(self, wait: bool) -> None:
-        """Write the sampled collectives that came home; all of them, if told to wait."""
-        while self.samples and (wait or self.samples[0][1].arrived is None or len(self.samples) > 1):
-            operations, rows = self.samples.pop(0)
-            if self.writer is not None:
-                self.write("collectives", **operations.record(rows.result(), self.sampler.source))
