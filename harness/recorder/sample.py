@@ -61,7 +61,6 @@ class Sample:
         found = parts(self.window.begin, end, timeline.compute, [*spans, *timeline.others], self.pipeline)
         told: list[float | None] = [value / 1e9 for value in astuple(found)]
         if not self.pipeline:
-            assert found.bubble == 0
             told[PARTS.index("bubble_s")] = None
         return told
 
@@ -91,9 +90,7 @@ class Sample:
             "wait_s": wait,
             "operations": count,
             "last": last,
-            "waited_for": [
-                {"rank": rank, "wait_s": waited} for rank, waited in waited_for(self.told.operations, self.split.shares)
-            ],
+            "waited_for": [{"rank": rank, "wait_s": waited} for rank, waited in blamed],
             "step_s": None if self.window is None else self.window.seconds,
             **dict(zip(PARTS, self.parts(), strict=True)),
         }

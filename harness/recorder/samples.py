@@ -37,7 +37,7 @@ class Samples:
         writer: EventWriter | None,
         node: EventWriter,
     ) -> None:
-        """labels: of the mesh's groups by their names; capacity: operations of a step and group, the same everywhere."""
+        """labels: of the mesh's groups by their names; capacity: operations of a step and group, equal on all ranks."""
         self.exchange, self.capacity, self.rank = exchange, capacity, rank
         self.writer, self.node = writer, node
         self.groups = sorted((label, name) for name, (label, size) in labels.items() if size > 1)

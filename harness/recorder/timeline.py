@@ -70,7 +70,7 @@ def parts(
     """
     layers: dict[str, list[Interval]] = {"compute": list(compute), "transfer": [], "wait": [], "bubble": []}
     for span in communications:
-        if span.op == SENDS and span.group == PIPELINE:
+        if pipeline and span.op == SENDS and span.group == PIPELINE:
             layers["bubble"].append((span.start, span.end))
             continue
         arrived = span.start if span.transfer is None else max(span.start, span.end - span.transfer)

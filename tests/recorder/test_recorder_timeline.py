@@ -68,6 +68,10 @@ def test_what_stages_wait_for_each_other_is_bubble():
     assert told([(0, 20)], [span], pipeline=False) == made(compute=20, exposed_wait=60, exposed_transfer=10, idle=10)
 
 
+def test_sends_without_a_pipeline_are_communication():
+    assert told([(10, 30)], [send(0, 70)], pipeline=False) == made(overlapped=20, exposed_transfer=50, idle=30)
+
+
 def test_sends_of_other_groups_are_communication():
     assert told([(10, 30)], [send(0, 70, group="cp")]) == made(overlapped=20, exposed_transfer=50, idle=30)
 
