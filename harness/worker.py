@@ -31,20 +31,22 @@ from harness.parallel.options import TYPES, Options
 from harness.parallel.registry import strategy
 from harness.parallel.strategy import Strategy
 from harness.plan.batch import accumulation, data_parallel, tokens_per_step
+from harness.plan.collectives import calls_per_step
 from harness.plan.model import parameters
 from harness.plan.profiling import profiled_ranks, profiled_steps
 from harness.recorder.ceiling import ceiling
 from harness.recorder.clock import CudaClock, HostClock
+from harness.recorder.cuda import CudaSampler
 from harness.recorder.events import EventWriter
 from harness.recorder.exchange import Exchange
 from harness.recorder.gloo import GlooSampler
-from harness.recorder.nccl import FlightRecorderSampler
 from harness.recorder.nodes import node_file
 from harness.recorder.out_of_memory import snapshot_when_full
 from harness.recorder.profiling import CapturedByTool, Profiled, Ranged
 from harness.recorder.progress import Progress
 from harness.recorder.ranges import NvtxRanges, Ranges, TorchRanges, mark, within
 from harness.recorder.recorder import Recorder
+from harness.recorder.samples import Samples
 from harness.recorder.surroundings import (
     affinity,
     cores_here,
@@ -84,6 +86,10 @@ class Place:
             nodes=int(os.environ["GROUP_WORLD_SIZE"]),
             device_type=device_type,
         )
+
+    @property
+    def node(self) -> int:
+        return self.rank // self.local_world_size
 
     @property
     def device(self) -> torch.device:
@@ -152,10 +158,13 @@ def run(
     if cuda:
         snapshot_when_full(folder / "profile" / f"oom.rank{place.rank}.pickle")
     writer = EventWriter(folder / "events.jsonl", attempt) if place.rank == 0 else None
+    node = EventWriter(node_file(folder, place.node, socket.gethostname()), attempt)
+    exchange = Exchange(device)
     recorder = Recorder(
         clock=CudaClock() if cuda else HostClock(),
-        sampler=FlightRecorderSampler(mesh.labels) if cuda else GlooSampler(mesh.labels),
-        exchange=Exchange(device),
+        sampler=CudaSampler(mesh.labels) if cuda else GlooSampler(mesh.labels),
+        exchange=exchange,
+        samples=Samples(exchange, mesh.labels, calls_per_step(config), place.rank, writer, node),
         writer=writer,
         device=device,
         warmup=config.warmup,
@@ -168,7 +177,7 @@ def run(
     )
     ranges = ranges_of(config, place)
     recorder.write("phase", name="rendezvous", start=start, duration_s=rendezvous_s)
-    telemetry = watch(config, place, folder, attempt) if place.local_rank == 0 else None
+    telemetry = watch(config, place, node) if place.local_rank == 0 else None
     try:
         with recorder.phase("profiling"):
             matmul = ceiling(product_type(config), recorder.exchange, device)
@@ -186,6 +195,7 @@ def run(
     finally:
         if telemetry is not None:
             telemetry.stop()
+        node.close()
         if writer is not None:
             writer.close()
         if progress is not None:
@@ -205,12 +215,10 @@ def train_point(config: Config, trained: Strategy, data: Source, observer: Obser
         train(trained, data, rate, config.steps, observer)
 
 
-def watch(config: Config, place: Place, folder: Path, attempt: int) -> Telemetry:
+def watch(config: Config, place: Place, writer: EventWriter) -> Telemetry:
     """Begin to write down what this node's devices say of themselves."""
-    host = socket.gethostname()
     uuids = device_uuids(place.local_world_size) if place.device_type == "cuda" else []
-    writer = EventWriter(node_file(folder, place.node, host), attempt)
-    return Telemetry(writer, host, place.node, uuids, place.rank, config.record.telemetry_s)
+    return Telemetry(writer, socket.gethostname(), place.node, uuids, place.rank, config.record.telemetry_s)
 
 
 def product_type(config: Config) -> str:

@@ -2,21 +2,27 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import tiny_training as tiny
 import torch
 
+from harness.parallel.strategy import Strategy
 from harness.recorder.clock import CudaClock, HostClock
+from harness.recorder.cuda import CudaSampler
 from harness.recorder.events import EventWriter
 from harness.recorder.exchange import Exchange
 from harness.recorder.gloo import GlooSampler
-from harness.recorder.nccl import FlightRecorderSampler
+from harness.recorder.nodes import node_file
 from harness.recorder.progress import Progress
 from harness.recorder.recorder import Recorder
+from harness.recorder.samples import Samples
 from harness.training.loop import train
 
 STEPS, WARMUP, EVERY = 23, 3, 10
+CAPACITY = 1000
+"""More operations than any step here has."""
 
 
 class SlowToStart:
@@ -54,26 +60,34 @@ def recorded(
     accumulation: int = 1,
     how: dict | None = None,
     pauses: dict[int, float] | None = None,
+    every: int = EVERY,
+    spoil: Callable[[Strategy], None] | None = None,
 ) -> tuple[float, int]:
     """Train with the recorder, the strategy built as `how` says, with pauses after some steps.
 
-    Wall seconds of the loop between two synchronisations, and bytes of all gradients of this rank's parts.
+    `spoil` is called with the strategy before the first step. Returns the wall seconds of the loop between two
+    synchronisations, and the bytes of all gradients of this rank's parts.
     """
     rank = torch.distributed.get_rank()
     cuda = torch.distributed.get_backend() == "nccl"
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
     trained = tiny.build(kind, device, microbatches=accumulation, **(how or {}))
+    if spoil is not None:
+        spoil(trained)
     batches = tiny.data(*trained.coordinates, accumulation, device)
     writer = EventWriter(Path(folder) / "events.jsonl", 0) if rank == 0 else None
+    node = EventWriter(node_file(Path(folder), 0, "host0"), 0)
+    exchange, labels = Exchange(device), trained.mesh.labels
     recorder = Recorder(
         clock=CudaClock() if cuda else HostClock(),
-        sampler=FlightRecorderSampler(trained.mesh.labels) if cuda else GlooSampler(trained.mesh.labels),
-        exchange=Exchange(device),
+        sampler=CudaSampler(labels) if cuda else GlooSampler(labels),
+        exchange=exchange,
+        samples=Samples(exchange, labels, CAPACITY, rank, writer, node),
         writer=writer,
         device=device,
         warmup=WARMUP,
         steps=STEPS,
-        sample_every=EVERY,
+        sample_every=every,
         tokens_per_step=tiny.SEQUENCES * tiny.SEQ,
         compiled=trained.options.compile,
         progress=Progress(Path(folder) / "progress.json", 0, "model_build") if rank == 0 else None,
@@ -85,11 +99,17 @@ def recorded(
         train(trained, SlowToStart(batches, data_s), lambda step: lr, STEPS, Pausing(recorder, pauses or {}))
     finally:
         wall = time.perf_counter() - begin
+        node.close()
         if writer is not None:
             writer.close()
     return wall, sum(p.numel() * 4 for p in trained.model.parameters())
 
 
-def records(folder: Path, kind: str | None = None) -> list[dict]:
-    everything = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+def records(folder: Path, kind: str | None = None, file: str = "events.jsonl") -> list[dict]:
+    everything = [json.loads(line) for line in (folder / file).read_text().splitlines()]
     return [record for record in everything if kind in (None, record["kind"])]
+
+
+def samples(folder: Path) -> list[dict]:
+    """What every rank wrote of its sampled steps."""
+    return records(folder, "sample", "nodes/000/host0.jsonl")

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+from harness.analysis import nodes
 from harness.analysis.collectives import OPERATIONS, collectives
+from harness.analysis.exposure import exposure
 from harness.analysis.goodput import BUCKETS, doubts, ledger
 from harness.analysis.read import Events, Point, Record
 from harness.analysis.steps import first, kept
+from harness.analysis.stragglers import Arrivals, arrivals, sentence
 from harness.analysis.telemetry import Telemetry, telemetry
 from harness.analysis.throughput import attained, slow_products, throughput, utilisation
 from harness.plan.model import FLOPS_CONVENTION, flops_per_token, flops_per_token_causal, parameters
@@ -19,7 +22,7 @@ def summarise(point: Point) -> Row:
     start = first(point.events, "start") or {}
     gpus = start.get("world_size") or config.nodes * config.gpus_per_node
     tokens_per_step = start.get("tokens_per_step")
-    communication = collectives(point.events)
+    communication, exposed, arrived = collectives(point.events), exposure(point.events), _arrivals(point)
     tiled = ledger(point.launches, point.events)
     devices = telemetry(point.path, point.events, gpus)
     warnings = [*point.warnings, *doubts(tiled), *devices.warnings]
@@ -29,6 +32,8 @@ def summarise(point: Point) -> Row:
         warnings.append(slow)
     if communication.partial:
         warnings.append("collective times come from windows with missing entries")
+    if arrived.straggler is not None:
+        warnings.append(sentence(arrived.straggler, start.get("hosts", []), gpus))
     row: Row = {
         "slug": point.slug,
         "status": point.status.get("status"),
@@ -61,6 +66,14 @@ def summarise(point: Point) -> Row:
         "profiled_steps": sum(step["role"] == "profiled" for step in kept(point.events)),
         "all_reduce_busbw": communication.all_reduce_busbw,
         **{f"{name}_s_p50": communication.seconds[name] for name in OPERATIONS},
+        "transfer_s_p50": communication.transfer_s,
+        "wait_s_p50": communication.wait_s,
+        "exposed_comm_s": exposed.communication,
+        "exposed_transfer_s_p50": exposed.transfer,
+        "exposed_wait_s_p50": exposed.wait,
+        "bubble_s_p50": exposed.bubble,
+        "last_rank": arrived.last_rank,
+        "last_share": arrived.last_share,
         "peak_memory_bytes": _peak_memory(point.events),
         "loss_last": next((step["loss"] for step in reversed(kept(point.events)) if step["loss"] is not None), None),
         "warnings": "; ".join(warnings) or None,
@@ -107,10 +120,25 @@ def _window(point: Point, gpus: int, start: Record, devices: Telemetry) -> Row:
         "step_s_p50": window.p50,
         "step_s_p75": window.p75,
         "step_s_p95": window.p95,
+        "step_s_p99": window.p99,
         "step_s_max": seconds[-1],
         "step_s_mad": window.mad,
+        "slowest_rank": None if window.slowest is None else window.slowest.rank,
+        "slowest_by": None if window.slowest is None else window.slowest.by,
         "data_share": window.data_share,
     }
+
+
+def _arrivals(point: Point) -> Arrivals:
+    """From what all ranks wrote of the steps that were kept, which is streamed: at scale it does not fit in memory."""
+    steps = {(record["attempt"], record["step"]): record["duration_s"] for record in kept(point.events)}
+    told = (
+        record
+        for attempt in point.events
+        for record in nodes.records(point.path / "attempts" / str(attempt), "sample")
+        if (record["attempt"], record["step"]) in steps
+    )
+    return arrivals(told, steps)
 
 
 def _ranks_on_cores(point: Point) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from harness.analysis.intervals import Interval, within_run
 from harness.analysis.read import Record
-from harness.analysis.steps import Attempts, kept
+from harness.analysis.steps import Attempts, first, kept
 from harness.config import Config
 from harness.plan import hardware
 
@@ -32,7 +32,18 @@ class Throughput:
     p50: float
     p75: float
     p95: float
+    p99: float
     mad: float
+    slowest: "Slowest | None"
+
+
+@dataclass(frozen=True)
+class Slowest:
+    """The rank that was slowest in most of the measured steps; `by` is the share that these took longer on it than on
+    the fastest rank, as median."""
+
+    rank: int
+    by: float
 
 
 def throughput(events: Attempts) -> Throughput | None:
@@ -53,7 +64,7 @@ def throughput(events: Attempts) -> Throughput | None:
     durations = np.asarray(seconds)
     stretches = {attempt: _stretch(records) for attempt, records in events.items()}
     window = [mine * stretches[record["attempt"]] for record, mine in zip(steps, own, strict=True)]
-    p25, p50, p75, p95 = (float(value) for value in np.quantile(durations, (0.25, 0.5, 0.75, 0.95)))
+    p25, p50, p75, p95, p99 = (float(value) for value in np.quantile(durations, (0.25, 0.5, 0.75, 0.95, 0.99)))
     return Throughput(
         steps=len(steps),
         window_s=sum(window),
@@ -64,7 +75,9 @@ def throughput(events: Attempts) -> Throughput | None:
         p50=p50,
         p75=p75,
         p95=p95,
+        p99=p99,
         mad=float(np.median(np.abs(durations - p50))),
+        slowest=_slowest_rank(events, {(record["attempt"], record["step"]) for record in steps}),
     )
 
 
@@ -107,6 +120,27 @@ def _slowest(events: Attempts) -> dict[tuple[int, int], float]:
                 pairs = zip(numbers, record["duration_max_s"], strict=False)
                 seconds |= {(attempt, step): duration for step, duration in pairs}
     return seconds
+
+
+def _slowest_rank(events: Attempts, measured: set[tuple[int, int]]) -> Slowest | None:
+    """Of several ranks the one that was slowest most often, over the measured steps that `ranks` covers."""
+    if (first(events, "start") or {}).get("world_size") == 1:
+        return None
+    excess: dict[int, list[float]] = {}
+    for attempt, records in events.items():
+        for record in records:
+            if record["kind"] == "ranks":
+                numbers = range(record["step_first"], record["step_last"] + 1)
+                told = zip(
+                    numbers, record["slowest_rank"], record["duration_max_s"], record["duration_min_s"], strict=False
+                )
+                for step, rank, longest, shortest in told:
+                    if (attempt, step) in measured and shortest:
+                        excess.setdefault(rank, []).append(longest / shortest - 1)
+    if not excess:
+        return None
+    rank = max(sorted(excess), key=lambda rank: len(excess[rank]))
+    return Slowest(rank, float(np.median(excess[rank])))
 
 
 def _stretch(records: Sequence[Record]) -> float:

@@ -1,4 +1,4 @@
-"""Small numbers brought together over all ranks while the device goes on with its work."""
+"""Small numbers brought together over ranks while the device goes on with its work."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +6,14 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from harness.recorder.groups import process_group
+
+RANK_BITS = 20
+"""Bits below a number of nanoseconds that hold its rank, so that one maximum or minimum gives both."""
+
+GATHERED = 512
+"""Ranks, from the first on, whose rows are gathered: full meshes over thousands take minutes to make."""
 
 
 @dataclass
@@ -23,10 +31,14 @@ class Pending:
 
 
 class Exchange:
-    """Reductions over all ranks on a stream of their own: the training stream never waits for them."""
+    """Reductions on a stream of their own: the training stream never waits for them."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        world = dist.get_world_size()
+        self.ranks = min(world, GATHERED)
+        # every rank makes it, also one that is no member
+        self.first_ranks = dist.new_group(list(range(self.ranks))) if self.ranks < world else None
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def reduce(self, values: Tensor, op: dist.ReduceOp.RedOpType) -> Pending:
@@ -38,12 +50,23 @@ class Exchange:
 
         return self._run(values, work)
 
-    def gather(self, values: Tensor) -> Pending:
-        """`values` [n] of every rank: [ranks, n]."""
+    def smallest(self, values: Tensor, group: str) -> Pending:
+        """The element-wise minimum of `values` over the ranks of a group, by its name; a rank's groups in one order."""
 
         def work(own: Tensor) -> Tensor:
-            everyone = own.new_empty(dist.get_world_size(), own.numel())
-            dist.all_gather(list(everyone), own)
+            dist.all_reduce(own, dist.ReduceOp.MIN, group=process_group(group))
+            return own
+
+        return self._run(values, work)
+
+    def gather(self, values: Tensor) -> Pending:
+        """`values` [n] of the first GATHERED ranks: [ranks, n]; on a rank beyond them nothing, [0, n]."""
+
+        def work(own: Tensor) -> Tensor:
+            if dist.get_rank() >= self.ranks:
+                return own.new_empty(0, own.numel())
+            everyone = own.new_empty(self.ranks, own.numel())
+            dist.all_gather(list(everyone), own, group=self.first_ranks)
             return everyone
 
         return self._run(values, work)

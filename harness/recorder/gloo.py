@@ -15,6 +15,7 @@ from harness.recorder.gloo_threads import Issued, Span, joined, learn
 from harness.recorder.groups import Groups
 from harness.recorder.operations import Operation, StepOperations
 from harness.recorder.sends import Sends
+from harness.recorder.timeline import PIPELINE, SENDS, Communication, Timeline, without
 
 ISSUED = {
     "c10d::allreduce_": "all_reduce",
@@ -33,6 +34,15 @@ ISSUED = {
 }
 """What was asked for. gloo's own names are of what it runs: a reduce-scatter is one all-reduce or several."""
 
+COMPUTES = ("aten::", "## Call CompiledFxGraph", "Torch-Compiled Region")
+"""How spans begin in which a rank computes; the host's own code between them is none of it."""
+
+WAITS = "_c10d_functional::wait_tensor"
+"""What compiled code calls to wait."""
+
+SPANS_OF_SENDS = ("gloo:send", "gloo:recv")
+"""On the thread that trains, unlike all other spans of gloo's, until that waits for them."""
+
 PATIENCE_S = 0.3
 """How long to wait for gloo's threads to be done with the step's operations."""
 
@@ -49,8 +59,6 @@ class Call:
 class GlooSampler:
     """Profiles one step. The profiler slows that step down, which is why it stands outside the window."""
 
-    source = "profiler"
-
     def __init__(self, labels: Mapping[str, tuple[str, int]]) -> None:
         self.groups = Groups(labels)
         self.sends = Sends()
@@ -58,14 +66,13 @@ class GlooSampler:
         self.profiler: profile | None = None
         self.began = 0
 
-    def before_sampled_step(self, step: int) -> StepOperations | None:
+    def before_sampled_step(self, step: int) -> None:
         self.began = time.time_ns()
         self.sends.start()
         self.profiler = profile(activities=[ProfilerActivity.CPU], record_shapes=True)
         self.profiler.start()
-        return None
 
-    def after_sampled_step(self, step: int) -> StepOperations | None:
+    def after_sampled_step(self, step: int) -> list[StepOperations]:
         assert self.profiler is not None and self.profiler.profiler is not None
         patience = time.monotonic() + PATIENCE_S
         while True:
@@ -89,7 +96,8 @@ class GlooSampler:
         lost = bool(ring) and ring[0]["record_id"] > 0 and ring[0]["time_created_ns"] >= self.began
         missing = any(call.op is not None and not call.parts for call in calls)
         untimed = any(o.duration is None for o in told if o.op != "send_recv")
-        return StepOperations(step, told, partial=lost or missing or untimed)
+        partial = lost or missing or untimed
+        return [StepOperations(step, told, partial, timeline=timeline(events, whole=not partial))]
 
     def step_issued(self, step: int, began: int) -> None:
         pass
@@ -127,6 +135,20 @@ def calls_of(events: Sequence[Any], own: Sequence[Entry]) -> list[Call]:
         if (index := bisect_right(begins, entry["time_created_ns"])) > 0:
             calls[index - 1].parts.append(entry)
     return calls
+
+
+def timeline(events: Sequence[Any], whole: bool) -> Timeline:
+    """Where the rank computed, and its sends: a pipeline's, since nothing else sends from rank to rank."""
+    kinds = [(event, event.name(), (event.start_ns(), event.end_ns())) for event in events]
+    # gloo's own threads copy and add up what they move
+    moving = {
+        event.start_thread_id() for event, name, _ in kinds if name.startswith("gloo:") and name not in SPANS_OF_SENDS
+    }
+    computed = [
+        span for event, name, span in kinds if name.startswith(COMPUTES) and event.start_thread_id() not in moving
+    ]
+    sends = [Communication(SENDS, PIPELINE, *span, None) for _, name, span in kinds if name in SPANS_OF_SENDS]
+    return Timeline("profiler", without(computed, [span for _, name, span in kinds if name == WAITS]), sends, whole)
 
 
 def extent(spans: Sequence[Span | None]) -> tuple[float | None, float | None]:

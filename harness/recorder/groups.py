@@ -26,7 +26,11 @@ class Groups:
         return self.found[name]
 
 
+def process_group(name: str) -> dist.ProcessGroup:
+    found: dist.ProcessGroup = distributed_c10d._resolve_process_group(name)  # type: ignore[attr-defined,arg-type]
+    return found
+
+
 def members(name: str) -> list[int]:
     """The ranks of a group in ascending order."""
-    group = distributed_c10d._resolve_process_group(name)  # type: ignore[attr-defined,arg-type]
-    return sorted(dist.get_process_group_ranks(group))
+    return sorted(dist.get_process_group_ranks(process_group(name)))

@@ -44,8 +44,6 @@ class FlightRecorderSampler:
     the dump, which holds the interpreter for some 20 ms, may disturb.
     """
 
-    source = "flight_recorder"
-
     def __init__(self, labels: Mapping[str, tuple[str, int]]) -> None:
         self.groups = Groups(labels)
         self.issued: deque[tuple[int, int, int]] = deque(maxlen=STEPS_BACK)
@@ -72,10 +70,7 @@ class FlightRecorderSampler:
             time.sleep(PATIENCE_S / 10)
         # a ring that has wrapped round has lost the oldest entries of the step
         whole = bool(ring) and ring[0]["time_created_ns"] < begin and gapless(own)
-        return StepOperations(told, operations, partial=not (timed and whole))
-
-    def after_sampled_step(self, step: int) -> StepOperations | None:
-        return None
+        return StepOperations(told, operations, partial=not (timed and whole), source="flight_recorder")
 
 
 def read(issued: Sequence[Entry], groups: Groups) -> Iterator[Operation]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from harness.plan.busbw import busbw
 from harness.plan.collectives import SMALL_BYTES
+from harness.recorder.timeline import Timeline
 
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "reduce", "send_recv")
 CLASSES = 64
@@ -104,8 +105,16 @@ class StepOperations:
     the fewest bytes are not told one by one.
     """
 
-    def __init__(self, step: int, operations: Sequence[Operation], partial: bool) -> None:
-        self.step = step
+    def __init__(
+        self,
+        step: int,
+        operations: Sequence[Operation],
+        partial: bool,
+        source: str = "profiler",
+        timeline: Timeline | None = None,
+    ) -> None:
+        """timeline: of a step that a profiler's window was around."""
+        self.step, self.source, self.timeline = step, source, timeline
         self.operations = [o for o in operations if o.group_size > 1]
         self.counts = Counter(o.key for o in self.operations)
         self.moved: Counter[Class] = Counter()

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,16 +14,15 @@ from torch import Tensor
 from harness.plan.window import role
 from harness.recorder.clock import Clock
 from harness.recorder.events import EventWriter
-from harness.recorder.exchange import Exchange, Pending
+from harness.recorder.exchange import RANK_BITS, Exchange, Pending
 from harness.recorder.graphs import graphs
 from harness.recorder.operations import StepOperations
 from harness.recorder.progress import Progress
+from harness.recorder.sample import Window
+from harness.recorder.samples import Samples
 
 FLUSH_STEPS = 5
 """Steps between two times that numbers are brought together over the ranks."""
-
-RANK_BITS = 20
-"""Bits below a duration in nanoseconds that hold its rank, so that one maximum gives both."""
 
 
 class Diverged(ArithmeticError):
@@ -31,13 +30,11 @@ class Diverged(ArithmeticError):
 
 
 class Sampler(Protocol):
-    """Tells a step's collectives, on every rank."""
+    """Tells a step's collectives, on every rank; what it does itself lies between steps."""
 
-    source: str
+    def before_sampled_step(self, step: int) -> None: ...
 
-    def before_sampled_step(self, step: int) -> StepOperations | None: ...
-
-    def after_sampled_step(self, step: int) -> StepOperations | None: ...
+    def after_sampled_step(self, step: int) -> Sequence[StepOperations]: ...
 
     def step_issued(self, step: int, began: int) -> None: ...
 
@@ -90,6 +87,7 @@ class Recorder:
         clock: Clock,
         sampler: Sampler,
         exchange: Exchange,
+        samples: Samples,
         writer: EventWriter | None,
         device: torch.device,
         warmup: int,
@@ -101,7 +99,7 @@ class Recorder:
         progress: Progress | None = None,
     ) -> None:
         self.clock, self.sampler, self.exchange = clock, sampler, exchange
-        self.writer, self.progress = writer, progress
+        self.samples, self.writer, self.progress = samples, writer, progress
         self.device, self.rank, self.world_size = device, dist.get_rank(), dist.get_world_size()
         self.warmup, self.steps, self.sample_every = warmup, steps, sample_every
         self.tokens_per_step, self.compiled, self.profiled = tokens_per_step, compiled, profiled
@@ -112,7 +110,6 @@ class Recorder:
         self.untold: list[Pause] = []
         self.marked: list[StepMarks] = []
         self.flushed: list[Flush] = []
-        self.samples: list[tuple[StepOperations, Pending]] = []
 
     def write(self, kind: str, **record: Any) -> None:
         if self.writer is not None:
@@ -160,7 +157,8 @@ class Recorder:
     def step_done(self, step: int, lr: float, loss: Tensor, grad_norm: Tensor) -> None:
         end = self.clock.mark()
         self.sampler.step_issued(step, self.began)
-        self.marked.append(StepMarks(step, self.begin, self.data, end, lr, loss, grad_norm, self.pauses))
+        begin, began = self.begin, self.began
+        self.marked.append(StepMarks(step, begin, self.data, end, lr, loss, grad_norm, self.pauses))
         self.begin, self.began, self.pauses = end, time.time_ns(), []
         if self.progress is not None:
             self.progress.step_done(step, end, self.clock.passed)
@@ -168,12 +166,17 @@ class Recorder:
         sampled, next_sampled = self._sampled(step), step < self.steps and self._sampled(step + 1)
         if step % FLUSH_STEPS and not sampled and not next_sampled:
             return
-        if sampled:
-            self._gather(self.sampler.after_sampled_step(step))
+        accounts = self.sampler.after_sampled_step(step) if sampled else []
         if step % FLUSH_STEPS == 0:
             self._flush(self.clock.lag)
+        for told in accounts:
+            window = None
+            if told.timeline is not None:
+                self.clock.settle(end)
+                window = Window(began, self.clock.seconds(begin, end))
+            self.samples.add(told, window)
         if next_sampled:
-            self._gather(self.sampler.before_sampled_step(step + 1))
+            self.sampler.before_sampled_step(step + 1)
         self._begin()
 
     def after_last_step(self) -> None:
@@ -183,7 +186,7 @@ class Recorder:
         self._flush(0)
         while self.flushed:
             self._emit(self.flushed.pop(0))
-        self._emit_samples(wait=True)
+        self.samples.finish()
         now = self.clock.mark()
         self.clock.settle(now)
         self._tell_pauses()
@@ -229,15 +232,11 @@ class Recorder:
             start = self.time + self.clock.seconds(self.last, begin)
             self.write("phase", name=name, start=start, duration_s=duration)
 
-    def _gather(self, operations: StepOperations | None) -> None:
-        if operations is not None:
-            self.samples.append((operations, self.exchange.gather(operations.row())))
-
     def _flush(self, lag: int) -> None:
         """Send off the steps that the device has finished; write those that came home."""
         while self.flushed:
             self._emit(self.flushed.pop(0))
-        self._emit_samples(wait=False)
+        self.samples.advance()
         count = len(self.marked) - lag
         if count <= 0:
             return
@@ -303,10 +302,3 @@ class Recorder:
             window_s=integers[2 * count] / 1e9,
             peak_memory_bytes=peak,
         )
-
-    def _emit_samples(self, wait: bool) -> None:
-        """Write the sampled collectives that came home; all of them, if told to wait."""
-        while self.samples and (wait or self.samples[0][1].arrived is None or len(self.samples) > 1):
-            operations, rows = self.samples.pop(0)
-            if self.writer is not None:
-                self.write("collectives", **operations.record(rows.result(), self.sampler.source))

@@ -36,10 +36,9 @@ class Telemetry:
         self.thread.start()
 
     def stop(self) -> None:
-        """Have the last poll and close the writer."""
+        """Have the last poll."""
         self.leaving.set()
         self.thread.join(PATIENCE_S)
-        self.writer.close()
 
     def poll(self) -> dict[str, Any]:
         """A record's fields; null for each part that cannot be read."""

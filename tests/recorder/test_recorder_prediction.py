@@ -96,8 +96,7 @@ def sampled(kind: str, microbatches: int, how: Mapping[str, Any]) -> StepOperati
     sampler.before_sampled_step(3)
     trained.forward_backward(batches.batch(3))
     trained.update(tiny.LR)
-    told = sampler.after_sampled_step(3)
-    assert told is not None
+    (told,) = sampler.after_sampled_step(3)
     return told
 
 
