@@ -88,10 +88,6 @@ class Place:
         )
 
     @property
-    def node(self) -> int:
-        return self.rank // self.local_world_size
-
-    @property
     def device(self) -> torch.device:
         return torch.device("cuda", self.local_rank) if self.device_type == "cuda" else torch.device("cpu")
 

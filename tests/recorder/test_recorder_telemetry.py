@@ -25,9 +25,11 @@ ONE, TWO, SLICE = "aaaa", "bbbb", "cccc"
 def polls(folder: Path, seconds: float, every_s: float, uuids=()) -> list[dict]:
     """What a node's file holds after `seconds` of telemetry; every record follows the schema."""
     path = node_file(folder, 300, "node300")
-    running = Telemetry(EventWriter(path, 1), "node300", 300, uuids, 1200, every_s)
+    writer = EventWriter(path, 1)
+    running = Telemetry(writer, "node300", 300, uuids, 1200, every_s)
     time.sleep(seconds)
     running.stop()
+    writer.close()
     told = [json.loads(line) for line in path.read_text().splitlines()]
     for record in told:
         validator().validate(record)
@@ -175,11 +177,13 @@ def test_a_slice_of_a_gpu_has_nulls_and_no_warning(driver, tmp_path):
 
 def test_a_gpu_that_is_lost_in_the_middle_ends_nothing(driver, tmp_path):
     path = node_file(tmp_path, 0, "here")
-    running = Telemetry(EventWriter(path, 0), "here", 0, [ONE, TWO], 0, 0.1)
+    writer = EventWriter(path, 0)
+    running = Telemetry(writer, "here", 0, [ONE, TWO], 0, 0.1)
     time.sleep(0.25)
     driver.lost.add("GPU-" + TWO)
     time.sleep(0.4)
     running.stop()
+    writer.close()
     told = [json.loads(line) for line in path.read_text().splitlines()]
     assert told[0]["gpus"][1]["power_w"] == 650.5
     assert told[-1]["gpus"][1]["power_w"] is None
