@@ -70,6 +70,9 @@ def ledger(launches: Sequence[Record], events: Attempts) -> Ledger:
         tiles = tile(launch["start"], ended, list(attempt.ground()), attempt.spans())
         for name, seconds in tiles.seconds.items():
             buckets[name] += seconds
+        stalled = min(attempt.data_s(), tiles.seconds.get("step", 0.0))
+        buckets["step"] -= stalled
+        buckets["data_stall"] += stalled
         overlap += tiles.overlap_s
         missing += attempt.missing_kept
         lost += attempt.lost
@@ -124,19 +127,20 @@ class _Attempt:
         self.lost = len(self.steps) - kept_steps + self.missing - self.missing_kept
 
     def spans(self) -> Iterator[Span]:
-        """What has stamps of its own."""
+        """What has stamps of its own; steps whole."""
         for record in self.phases:
-            yield Span(record["start"], record["start"] + record["duration_s"], record["name"])
+            yield Span(record["start"], record["duration_s"], record["name"])
         for record in self.steps:
-            start, end = record["start"], record["start"] + record["duration_s"]
-            if record["role"] == "first":
-                yield Span(start, end, "compile_and_first_step")
-            elif record["step"] >= self.bound:
-                yield Span(start, end, "step_lost")
-            else:
-                ready = start + min(record["data_s"], record["duration_s"])
-                yield Span(start, ready, "data_stall")
-                yield Span(ready, end, "step")
+            yield Span(record["start"], record["duration_s"], self._bucket(record))
+
+    def data_s(self) -> float:
+        """Seconds in `step` that waited for data."""
+        return sum(min(r["data_s"], r["duration_s"]) for r in self.steps if self._bucket(r) == "step")
+
+    def _bucket(self, step: Record) -> str:
+        if step["role"] == "first":
+            return "compile_and_first_step"
+        return "step" if step["step"] < self.bound else "step_lost"
 
     def ground(self) -> Iterator[tuple[float, str]]:
         """What lies between those, each from when on."""

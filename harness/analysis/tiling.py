@@ -4,12 +4,15 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+RESOLUTION_S = 1e-6
+"""Stamps that are closer mean the same moment: seconds since the epoch hold no more than 0.24 µs in a float."""
+
 
 class Span(NamedTuple):
-    """A piece with stamps of its own, in seconds since the epoch."""
+    """A piece with stamps of its own: seconds since the epoch, and how long it lasts."""
 
     start: float
-    end: float
+    duration: float
     name: str
 
 
@@ -26,25 +29,30 @@ def tile(begin: float, end: float, ground: Sequence[tuple[float, str]], spans: I
     `ground` names what lies between spans, each piece from its time to the next one's; the first begins at `begin`.
     """
     seconds: dict[str, float] = {}
-    edges = [begin]
+    length = end - begin
+    edges = [0.0]
     for time, _ in ground[1:]:
-        edges.append(min(max(time, edges[-1]), end))
-    pieces = [(first, last, name) for (first, last), (_, name) in zip(pairwise([*edges, end]), ground, strict=True)]
+        edges.append(min(max(time - begin, edges[-1]), length))
+    pieces = [(first, last, name) for (first, last), (_, name) in zip(pairwise([*edges, length]), ground, strict=True)]
 
     def fill(first: float, last: float) -> None:
         for lo, hi, name in pieces:
             if (between := min(last, hi) - max(first, lo)) > 0:
                 seconds[name] = seconds.get(name, 0.0) + between
 
-    reached, overlap = begin, 0.0
+    reached, overlap, before = 0.0, 0.0, begin
     for span in sorted(spans):
-        first, last = max(span.start, reached), min(span.end, end)
-        overlap += span.end - span.start - max(0.0, last - first)
+        first = reached if abs(span.start - before) < RESOLUTION_S else span.start - begin
+        before = max(before, span.start + span.duration)
+        last = min(first + span.duration, length)
+        first = min(max(first, reached), length)
+        taken = max(0.0, last - first)
+        overlap += span.duration - taken
         if first > reached:
-            fill(reached, min(first, end))
-            reached = min(first, end)
-        if last > first:
-            seconds[span.name] = seconds.get(span.name, 0.0) + last - first
+            fill(reached, first)
+            reached = first
+        if taken:
+            seconds[span.name] = seconds.get(span.name, 0.0) + taken
             reached = last
-    fill(reached, end)
+    fill(reached, length)
     return Tiles(seconds, overlap)
