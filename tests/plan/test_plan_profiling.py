@@ -57,7 +57,7 @@ def test_profiled_steps_are_none_of_the_measured_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "kernels", [".", "", "AllReduce", "Kernel", "nccl", "^ncclDev", "(?i)NCCL", "gemm|RING", "u64_PAT", "Generic"]
+    "kernels", [".", "", "AllReduce", "Kernel", "nccl", "^ncclDev", "(?i)NCCL", "gemm|RING", "u64", "NVLS", "Generic"]
 )
 def test_ncu_is_never_given_a_kernel_of_nccl(kernels: str) -> None:
     with pytest.raises(ValueError, match="must match none of NCCL's"):
