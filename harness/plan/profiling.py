@@ -12,12 +12,15 @@ TOOLS = ("nsys", "ncu")
 
 NCCL_KERNELS = (
     "ncclDevKernel_AllReduce_Sum_f32_RING_LL(ncclDevKernelArgsStorage<(unsigned long)4096>)",
-    "ncclDevKernel_AllGather_RING_LL(ncclDevKernelArgsStorage<(unsigned long)4096>)",
     "ncclDevKernel_ReduceScatter_Sum_bf16_RING_LL(ncclDevKernelArgsStorage<(unsigned long)4096>)",
+    "ncclDevKernel_AllGather_RING_LL(ncclDevKernelArgsStorage<(unsigned long)4096>)",
     "ncclDevKernel_Broadcast_RING_LL(ncclDevKernelArgsStorage<(unsigned long)4096>)",
     "ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<(unsigned long)4096>)",
-    "ncclSymkDevKernel_AllReduce_AGxLL_R_sum_f32(ncclSymkDevWorkArgs)",
-    "ncclKernel_AllReduce_RING_LL_Sum_float(ncclDevComm*, unsigned long, ncclWork*)",
+    "ncclDevKernel_Generic_4(ncclDevKernelArgsStorage<(unsigned long)4096>)",
+    "ncclSymkDevKernel_AllReduce_AGxLL_R_sum_f32(ncclSymkDevWorkArgs4K)",
+    # every other word of such a name
+    "ncclDevKernel_Reduce_AllToAll_Gather_Prod_MinMax_PreMulSum_SumPostDiv_i8_u8_i32_u32_i64_u64_f16_f64_f8e4m3_f8e5m2_"
+    "TREE_COLLNET_DIRECT_CHAIN_NVLS_TREE_PAT_LL128_SIMPLE(ncclDevKernelArgs4K)",
 )
 """NCCL's kernels as ncu names them."""
 

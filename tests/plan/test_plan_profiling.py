@@ -56,7 +56,9 @@ def test_profiled_steps_are_none_of_the_measured_ones() -> None:
     assert warning.startswith("steps=17: 9 measured steps are left")
 
 
-@pytest.mark.parametrize("kernels", [".", "", "AllReduce", "Kernel", "nccl", "^ncclDev", "(?i)NCCL", "gemm|RING"])
+@pytest.mark.parametrize(
+    "kernels", [".", "", "AllReduce", "Kernel", "nccl", "^ncclDev", "(?i)NCCL", "gemm|RING", "u64", "NVLS", "Generic"]
+)
 def test_ncu_is_never_given_a_kernel_of_nccl(kernels: str) -> None:
     with pytest.raises(ValueError, match="must match none of NCCL's"):
         check_profile(config(profile=profile("ncu", kernels=kernels)))
