@@ -36,6 +36,8 @@ class History:
             yield present(_step(record) | self._goodput(attempt))
         elif record["kind"] == "collectives":
             yield present(_collectives(record))
+        elif record["kind"] == "exposure":
+            yield present(_exposure(record))
 
     def _goodput(self, attempt: int) -> dict[str, Any]:
         """Goodput up to the latest record of an attempt, as if the attempt were still running."""
@@ -66,7 +68,37 @@ def _collectives(record: Record) -> dict[str, Any]:
     """A sampled step's seconds by operation, and all-reduce's bus bandwidth in bytes per second."""
     seconds = {f"comm/{name}_s": value for name, value in record["seconds"].items()}
     busbw = collectives({0: [record]}).all_reduce_busbw
-    return {AXIS: record["step"], **seconds, "comm/all_reduce_busbw": busbw}
+    # older records lack it
+    last = record.get("last") or {}
+    return {
+        AXIS: record["step"],
+        **seconds,
+        **_split(record),
+        "comm/all_reduce_busbw": busbw,
+        "comm/last_rank": last.get("rank"),
+        "comm/last_share": last.get("share"),
+    }
+
+
+def _split(record: Record) -> dict[str, float]:
+    """Seconds of transfer and of waiting by operation, summed over the groups where they are known."""
+    found: dict[str, float] = {}
+    for operations in record.get("groups", {}).values():
+        for name, told in operations.items():
+            for part in ("transfer_s", "wait_s"):
+                if told.get(part) is not None:
+                    found[f"comm/{name}_{part}"] = found.get(f"comm/{name}_{part}", 0.0) + told[part]
+    return found
+
+
+def _exposure(record: Record) -> dict[str, Any]:
+    """A sampled step's seconds in which communication ran and nothing was computed, and the pipeline's bubble."""
+    return {
+        AXIS: record["step"],
+        "comm/exposed_transfer_s": record["exposed_transfer_s"],
+        "comm/exposed_wait_s": record["exposed_wait_s"],
+        "comm/bubble_s": record["bubble_s"],
+    }
 
 
 def summary(point: Point) -> dict[str, Any]:

@@ -13,14 +13,21 @@ from harness.recorder.recorder import FLUSH_STEPS
 WARMUP, EVERY, STEPS = 5, 20, 205
 
 
-def launch(step_s: float = 0.1, flush_s: float = 0.0, window_s: float = 0.0, noise: float = 0.0, seed: int = 0):
+def launch(
+    step_s: float = 0.1,
+    flush_s: float = 0.0,
+    window_s: float = 0.0,
+    noise: float = 0.0,
+    seed: int = 0,
+    every: int = EVERY,
+):
     """Seconds of each step: the recorder's work lies after every fifth step and around sampled ones."""
     chance, seconds = random.Random(seed), []
     for step in range(1, STEPS + 1):
         value = step_s * (1 + chance.gauss(0, noise))
         value += flush_s if (step - 1) % FLUSH_STEPS == 0 else 0
         for near in (step, step - 1):
-            value += window_s / 2 if role(near, WARMUP, EVERY) == "sampled" else 0
+            value += window_s / 2 if role(near, WARMUP, every) == "sampled" else 0
         seconds.append(value)
     return seconds
 
@@ -33,11 +40,11 @@ def test_what_the_recorder_does_between_steps_counts_as_often_as_it_does_it():
     assert paced(flush_s=0.01).outside == pytest.approx(0.1 + 0.01 / FLUSH_STEPS)
 
 
-def test_windows_count_only_where_they_should():
-    with_windows = paced(window_s=0.1)
-    assert with_windows.outside == pytest.approx(0.1)
-    assert with_windows.whole == pytest.approx(0.1 + 0.1 / EVERY)
-    assert with_windows.mean == pytest.approx(0.1 + 0.1 / EVERY)
+@pytest.mark.parametrize("every", [EVERY, 2 * FLUSH_STEPS + 1])
+def test_windows_count_only_where_they_should(every):
+    told = pace(launch(window_s=0.1, every=every), WARMUP, every, FLUSH_STEPS)
+    assert told.outside == pytest.approx(0.1)
+    assert told.whole == pytest.approx(0.1 + 0.1 / every)
 
 
 def test_a_machine_that_is_busy_for_a_while_changes_nothing():
@@ -48,8 +55,9 @@ def test_a_machine_that_is_busy_for_a_while_changes_nothing():
     assert told.mean > 0.15
 
 
-def test_the_start_counts_nowhere():
-    seconds = launch()
+@pytest.mark.parametrize("steps", [WARMUP + EVERY, STEPS])
+def test_the_start_counts_nowhere(steps):
+    seconds = launch()[:steps]
     seconds[:WARMUP] = [10.0] * WARMUP
     told = pace(seconds, WARMUP, EVERY, FLUSH_STEPS)
     assert (told.outside, told.whole, told.mean) == (pytest.approx(0.1),) * 3

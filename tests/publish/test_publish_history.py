@@ -29,3 +29,80 @@ def test_a_step_of_no_duration_has_no_rate():
     (row,) = history.rows(0, run_dirs.make_step(2, "measured", 0.0, 0.0, 128))
     assert row["perf/step_s"] == 0.0
     assert "perf/tokens_per_s" not in row
+
+
+def only(record: dict) -> dict:
+    """The one row of a record."""
+    (row,) = History().rows(0, record)
+    return row
+
+
+def test_transfer_and_waiting_are_summed_over_groups():
+    groups = {
+        "dp": {
+            "all_gather": {
+                "seconds": 0.003,
+                "bytes": 1,
+                "count": 1,
+                "small_bytes": 0,
+                "transfer_s": 0.002,
+                "wait_s": 0.001,
+            },
+            "reduce_scatter": {
+                "seconds": 0.004,
+                "bytes": 1,
+                "count": 1,
+                "small_bytes": 0,
+                "transfer_s": 0.004,
+                "wait_s": 0.0,
+            },
+        },
+        "tp": {
+            "all_gather": {
+                "seconds": 0.008,
+                "bytes": 1,
+                "count": 1,
+                "small_bytes": 0,
+                "transfer_s": 0.005,
+                "wait_s": 0.003,
+            },
+            "send_recv": {
+                "seconds": 0.001,
+                "bytes": 1,
+                "count": 1,
+                "small_bytes": 0,
+                "transfer_s": None,
+                "wait_s": None,
+            },
+        },
+    }
+    row = only(run_dirs.make_collectives(7, 0.0, groups=groups) | {"last": {"rank": 1, "share": 0.75}})
+    assert row["comm/all_gather_transfer_s"] == pytest.approx(0.007)
+    assert row["comm/all_gather_wait_s"] == pytest.approx(0.004)
+    assert (row["comm/reduce_scatter_transfer_s"], row["comm/reduce_scatter_wait_s"]) == (0.004, 0.0)
+    assert not any(key.startswith("comm/send_recv") for key in row)
+    assert (row["comm/last_rank"], row["comm/last_share"]) == (1, 0.75)
+
+
+@pytest.mark.parametrize("more", [{}, {"last": None, "groups": {"dp": {"all_reduce": {"seconds": 0.002}}}}])
+def test_records_without_waiting_have_no_keys_for_it(more):
+    row = only(run_dirs.make_collectives(7, 0.0) | more)
+    assert set(row) == {"train/step", "comm/all_reduce_s", "comm/all_reduce_busbw"}
+
+
+def test_exposed_communication_is_a_row_of_its_sampled_step():
+    told = {
+        "step": 11,
+        "source": "profiler",
+        "partial": False,
+        "ranks": 2,
+        "step_s": 0.1,
+        "compute_s": 0.07,
+        "overlapped_s": 0.02,
+        "exposed_transfer_s": 0.01,
+        "exposed_wait_s": 0.015,
+        "bubble_s": None,
+        "idle_s": 0.005,
+    }
+    row = only({"schema": 1, "kind": "exposure", "time": 0.0, "attempt": 0, **told})
+    assert row == {"train/step": 11, "comm/exposed_transfer_s": 0.01, "comm/exposed_wait_s": 0.015}
