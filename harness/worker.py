@@ -20,6 +20,8 @@ import torch.distributed as dist
 from omegaconf import OmegaConf
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from harness.collectives.benchmark import benchmark
+from harness.collectives.operations import Buffers
 from harness.config import Config
 from harness.models.attention import attention_kernels
 from harness.models.initialize import initialize
@@ -29,7 +31,9 @@ from harness.parallel.options import TYPES, Options
 from harness.parallel.registry import strategy
 from harness.parallel.strategy import Strategy
 from harness.plan.batch import accumulation, data_parallel, tokens_per_step
+from harness.plan.benchmark import buffers, operations, sizes
 from harness.plan.model import parameters
+from harness.plan.workload import times_collectives
 from harness.recorder.clock import CudaClock, HostClock
 from harness.recorder.events import EventWriter
 from harness.recorder.exchange import Exchange
@@ -41,6 +45,9 @@ from harness.training.data import Source, source
 from harness.training.loop import train
 from harness.training.schedule import cosine
 from launch.environment import changed
+
+NOT_TRAINED = dict.fromkeys(("parameters", "tokens_per_step", "strategy", "data", "types"))
+"""What a `start` record says of training where there is none."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +87,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("this point was planned on GPUs, and torch finds no usable CUDA device here")
+    work = time_collectives if times_collectives(read_config(arguments.run_dir)) else run
     # all that trains lives in here and is gone before the group is: gloo can abort otherwise
-    run(arguments.run_dir, arguments.attempt, Place.here(arguments.device), dict(os.environ))
+    work(arguments.run_dir, arguments.attempt, Place.here(arguments.device), dict(os.environ))
     leave()
 
 
@@ -105,17 +113,14 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
     """Train the point of a run directory and write its records."""
     start, begin = time.time(), time.perf_counter()
     check_environment(run_dir, environment)
-    config = read_config(run_dir)
-    device, folder = place.device, run_dir / "attempts" / str(attempt)
-    if (folder / "events.jsonl").exists():
-        raise RuntimeError(f"{folder}: has records of an earlier start, which another one must not be mixed with")
+    config, folder = read_config(run_dir), fresh_folder(run_dir, attempt)
+    device = place.device
     cuda = device.type == "cuda"
     join(place)
     mesh = Mesh(device.type, arranged(config))
     hosts = gather_hosts(place, environment)
     rendezvous_s = time.perf_counter() - begin
 
-    folder.mkdir(parents=True, exist_ok=True)
     writer = EventWriter(folder / "events.jsonl", attempt) if place.rank == 0 else None
     recorder = Recorder(
         clock=CudaClock() if cuda else HostClock(),
@@ -135,7 +140,8 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
             trained = build(config, mesh, device)
             data = open_data(config, trained, device)
             if writer is not None:
-                writer.write("start", **describe(config, trained, data, place, hosts, folder / "logs", environment))
+                told = describe(config, trained, data)
+                writer.write("start", **told, **surroundings(place, hosts, folder / "logs", environment))
             # what stands now stays to the end: the collector need not look at it again
             gc.collect()
             gc.freeze()
@@ -145,6 +151,44 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
     finally:
         if writer is not None:
             writer.close()
+
+
+def time_collectives(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) -> None:
+    """Time the collectives of the point of a run directory and write its records."""
+    start, begin = time.time(), time.perf_counter()
+    check_environment(run_dir, environment)
+    config, folder = read_config(run_dir), fresh_folder(run_dir, attempt)
+    device = place.device
+    join(place)
+    hosts = gather_hosts(place, environment)
+    writer = EventWriter(folder / "events.jsonl", attempt) if place.rank == 0 else None
+
+    def write(kind: str, **record: Any) -> None:
+        if writer is not None:
+            writer.write(kind, **record)
+
+    try:
+        joined, wanted = time.perf_counter(), sizes(config, device.type)
+        write("phase", name="rendezvous", start=start, duration_s=joined - begin)
+        lying = Buffers(*buffers(config, wanted[-1]), device)
+        if writer is not None:
+            writer.write("start", **NOT_TRAINED, **surroundings(place, hosts, folder / "logs", environment))
+        write("phase", name="model_build", start=start + joined - begin, duration_s=time.perf_counter() - joined)
+        clock = CudaClock() if device.type == "cuda" else HostClock()
+        benchmark(operations(config), wanted, lying, device, clock, write)
+        write("end", steps=None, tokens=None)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def fresh_folder(run_dir: Path, attempt: int) -> Path:
+    """The folder of an attempt; RuntimeError where one has left records already."""
+    folder = run_dir / "attempts" / str(attempt)
+    if (folder / "events.jsonl").exists():
+        raise RuntimeError(f"{folder}: has records of an earlier start, which another one must not be mixed with")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def check_environment(run_dir: Path, environment: dict[str, str]) -> None:
@@ -234,16 +278,22 @@ def gather_hosts(place: Place, environment: dict[str, str]) -> dict[str, object]
     }
 
 
-def describe(
-    config: Config,
-    trained: Strategy,
-    data: Source,
-    place: Place,
-    hosts: dict[str, object],
-    logs: Path,
-    environment: dict[str, str],
-) -> dict[str, object]:
-    """The `start` record: what the point ran on and what it trains."""
+def describe(config: Config, trained: Strategy, data: Source) -> dict[str, object]:
+    """What the `start` record says of what the point trains."""
+    return {
+        "parameters": parameters(config.model),
+        "tokens_per_step": tokens_per_step(config),
+        "strategy": {
+            "kind": config.parallel.kind,
+            "mesh": trained.mesh.shape,
+        },
+        "data": data.describe(),
+        "types": trained.types,
+    }
+
+
+def surroundings(place: Place, hosts: dict[str, object], logs: Path, environment: dict[str, str]) -> dict[str, object]:
+    """What the `start` record says of what the point ran on."""
     cuda = place.device.type == "cuda"
     available = torch.cuda.device_count() if cuda else len(os.sched_getaffinity(0))
     return {
@@ -254,14 +304,6 @@ def describe(
         "device_name": device_name(place.device),
         **hosts,
         "oversubscribed": place.local_world_size > available,
-        "parameters": parameters(config.model),
-        "tokens_per_step": tokens_per_step(config),
-        "strategy": {
-            "kind": config.parallel.kind,
-            "mesh": trained.mesh.shape,
-        },
-        "data": data.describe(),
-        "types": trained.types,
         "versions": versions(),
         "nccl": nccl_start(logs, environment),
         "topology": nvidia_smi("topo", "-m") if cuda else None,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from harness.plan.collectives import calls_per_step
+from harness.plan.workload import times_collectives
 from harness.study.planning import Planned, on_gpus
 from launch import torchrun
 from launch.devices import Machine
@@ -25,7 +26,7 @@ def commanded(planned: Planned, machine: Machine, launcher: Launcher) -> tuple[E
         run_dir,
         folder / "logs",
         (len(machine.gpus) or config.gpus_per_node) if gpus else 0,
-        calls_per_step(config),
+        0 if times_collectives(config) else calls_per_step(config),
     )
     program = torchrun.worker(run_dir, 0, "cuda" if gpus else "cpu")
     ranks = torchrun.Ranks(program, run_dir.name, config.nodes, config.gpus_per_node, config.launcher.numa)
