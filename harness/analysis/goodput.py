@@ -82,17 +82,26 @@ def _end(launch: Record, records: Sequence[Record], now: float | None) -> float:
     return float(max(launch["start"], last if now is None else now))
 
 
+def _seconds(record: Record) -> float:
+    """How long what a record stamps took; a benchmark's `duration_s` is that of one operation."""
+    return float(record["whole_s" if record["kind"] == "benchmark" else "duration_s"])
+
+
 def _attempt(
     buckets: dict[str, float], launch: Record, records: Sequence[Record], end: float, latest: dict[int, int]
 ) -> None:
     """Add one attempt's stamped buckets."""
-    stamped = [record for record in records if record["kind"] in ("phase", "step")]
+    stamped = [record for record in records if record["kind"] in ("phase", "step", "benchmark")]
     begun = min((record["start"] for record in stamped), default=end)
     buckets["process_start"] += max(0.0, begun - launch["start"])
     for record in stamped:
-        duration = record["duration_s"]
+        duration = _seconds(record)
         if record["kind"] == "phase":
             buckets[record["name"]] += duration
+            continue
+        if record["kind"] == "benchmark":
+            buckets["step"] += record["timed_s"]
+            buckets["compile_and_first_step"] += max(0.0, duration - record["timed_s"])
             continue
         if record["role"] == "first":
             buckets["compile_and_first_step"] += duration
@@ -107,6 +116,6 @@ def _attempt(
         buckets["shutdown"] += max(0.0, end - finished)
     elif launch["end"] is not None and stamped:
         # Processes that ended in the middle of training lost the step they were in, a hang included.
-        last = max(record["start"] + record["duration_s"] for record in stamped)
-        trained = any(record["kind"] == "step" for record in stamped)
+        last = max(record["start"] + _seconds(record) for record in stamped)
+        trained = any(record["kind"] != "phase" for record in stamped)
         buckets["step_lost" if trained else "compile_and_first_step"] += max(0.0, end - last)

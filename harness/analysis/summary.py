@@ -2,14 +2,33 @@
 
 from typing import Any
 
+from harness.analysis.attainable import entries
 from harness.analysis.collectives import OPERATIONS, collectives
 from harness.analysis.goodput import BUCKETS, Ledger, ledger
 from harness.analysis.read import Events, Point, Record
 from harness.analysis.steps import first, kept
 from harness.analysis.throughput import throughput, utilisation
 from harness.plan.model import FLOPS_CONVENTION, flops_per_token, flops_per_token_causal, parameters
+from harness.plan.workload import times_collectives
 
 Row = dict[str, Any]
+
+# What only training has.
+TRAINED = (
+    "model",
+    "parallel",
+    "precision",
+    "scaling",
+    "parameters",
+    "data",
+    "seq_len",
+    "local_batch",
+    "global_batch",
+    "steps",
+    "compile",
+    "activation_checkpointing",
+    "goodput_tokens_per_s",
+)
 
 
 def summarise(point: Point) -> Row:
@@ -29,6 +48,7 @@ def summarise(point: Point) -> Row:
         "slug": point.slug,
         "status": point.status.get("status"),
         "reason": point.status.get("reason"),
+        "workload": config.workload.name,
         "model": config.model.name,
         "parallel": config.parallel.name,
         "nccl": config.nccl.name,
@@ -69,7 +89,18 @@ def summarise(point: Point) -> Row:
             "queue_s": tiled.queue_s,
             **{f"ledger_{name}_s": tiled.buckets[name] for name in BUCKETS},
         }
+    if times_collectives(config):
+        return row | dict.fromkeys(TRAINED) | _benchmark(point)
     return row | _window(point, gpus, row["device_name"])
+
+
+def _benchmark(point: Point) -> Row:
+    """The columns of a benchmark of collectives: each operation's largest bus bandwidth over its sizes."""
+    row: Row = {"op": point.config.workload.op}
+    for entry in entries(point.events):
+        name = f"{entry['op']}_peak_busbw"
+        row[name] = max(row.get(name, 0.0), entry["busbw"])
+    return row
 
 
 def _window(point: Point, gpus: int, device_name: str | None) -> Row:

@@ -86,5 +86,5 @@ def expected(call: Call, index: Tensor) -> Tensor:
     if call.op == "all_to_all":
         source = index // part
         return number(source * given + rank * part + index % part, source)
-    source = 0 if call.op == "broadcast" else (rank - 1) % ranks
-    return number(source * given + index, source)
+    sender = 0 if call.op == "broadcast" else (rank - 1) % ranks
+    return number(sender * given + index, sender)

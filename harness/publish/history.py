@@ -11,6 +11,8 @@ from harness.analysis.summary import summarise
 AXIS = "train/step"
 # As globs: a metric defined by its exact name as well would lose the axis that its glob gives it.
 KEYS = ("perf/*", "comm/*", "goodput/*", "memory/*", "train/*")
+# Of a point that times collectives alone.
+ALONE_AXIS, ALONE_KEYS = "alone/bytes", ("alone/*",)
 # Goodput is taken again when the records have grown by this share, so that all ledgers of a point together visit
 # each record at most 51 times, however long it runs.
 GROWTH = 0.02
@@ -36,6 +38,8 @@ class History:
             yield present(_step(record) | self._goodput(attempt))
         elif record["kind"] == "collectives":
             yield present(_collectives(record))
+        elif record["kind"] == "benchmark":
+            yield _benchmark(record)
 
     def _goodput(self, attempt: int) -> dict[str, Any]:
         """Goodput up to the latest record of an attempt, as if the attempt were still running."""
@@ -67,6 +71,12 @@ def _collectives(record: Record) -> dict[str, Any]:
     seconds = {f"comm/{name}_s": value for name, value in record["seconds"].items()}
     busbw = collectives({0: [record]}).all_reduce_busbw
     return {AXIS: record["step"], **seconds, "comm/all_reduce_busbw": busbw}
+
+
+def _benchmark(record: Record) -> dict[str, Any]:
+    """An operation of one size alone: its seconds, and its bus bandwidth in bytes per second."""
+    name = f"alone/{record['op']}{'_graph' * record['graph']}"
+    return {ALONE_AXIS: record["bytes"], f"{name}_s": record["duration_s"], f"{name}_busbw": record["busbw"]}
 
 
 def summary(point: Point) -> dict[str, Any]:
