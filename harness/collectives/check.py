@@ -69,8 +69,11 @@ def chunks(tensor: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def number(position: Tensor, rank: Tensor | int) -> Tensor:
-    """What a rank gives at a position: counted from its buffer's start where ranks are summed, else over all ranks."""
-    return position % POSITIONS + POSITIONS * (rank % RANKS)
+    """What a rank gives at a position: counted from its buffer's start where ranks are summed, else over all ranks.
+
+    Never zero, so that what is missing in a sum is seen.
+    """
+    return 1 + position % POSITIONS + POSITIONS * (rank % RANKS)
 
 
 def expected(call: Call, index: Tensor) -> Tensor:
@@ -80,7 +83,7 @@ def expected(call: Call, index: Tensor) -> Tensor:
     assert ranks <= MOST_RANKS
     if call.op in REDUCING:
         position = index + (rank * len(call.got) if call.op == "reduce_scatter" else 0)
-        return ranks * (position % POSITIONS) + POSITIONS * sum(each % RANKS for each in range(ranks))
+        return ranks * (1 + position % POSITIONS) + POSITIONS * sum(each % RANKS for each in range(ranks))
     if call.op == "all_gather":
         return number(index, index // given)
     if call.op == "all_to_all":

@@ -61,7 +61,7 @@ def small(curves: Sequence[Bandwidth], short: dict[str, str]) -> Figure:
         for curve in curves
     ]
     data = _lines(few, short, line, graphs=True)
-    layout = _layout(_panels(few), "time (µs)", {"type": "log", "dtick": "D2"})
+    layout = _layout(_panels(few), "time (µs)", {"type": "log"})
     caption = (
         "Operations of at most 64 KiB alone: one of many that the host launches one after another"
         + (", and dotted inside CUDA graphs" if any(entry["graph"] for entry in _entries(few)) else "")
@@ -138,9 +138,12 @@ def _layout(panels: dict[str, str], title: str, vertical: Dict) -> Dict:
     columns = min(PANELS_A_ROW, len(panels))
     lines = -(-len(panels) // columns)
     layout: Dict = {
-        "height": 140 + 260 * lines,
+        "height": 180 + 260 * lines,
         "grid": {"rows": lines, "columns": columns, "pattern": "independent", "xgap": 0.12, "ygap": 0.35},
         "annotations": [],
+        # above the panels' names
+        "margin": {"l": 64, "r": 24, "t": 100, "b": 56},
+        "legend": {"y": 1 + 30 / (260 * lines)},
     }
     powers = [2**power for power in range(10, 41, 6)]
     for index, (op, panel) in enumerate(panels.items()):

@@ -49,8 +49,8 @@ COLUMNS = (
     ),
     Column("peak memory (GiB)", "peak_memory_bytes", gibibytes),
     Column("last loss", "loss_last", loss),
-    *(Column(f"{op} alone (GB/s)", f"{op}_peak_busbw", gigabytes) for op in OPERATIONS),
 )
+ALONE = tuple(Column(f"{op} (GB/s)", f"{op}_peak_busbw", gigabytes) for op in OPERATIONS)
 
 
 def table(document: dict[str, Any]) -> Table:
@@ -59,8 +59,7 @@ def table(document: dict[str, Any]) -> Table:
     # Text, not str: names and reasons must not be read as markup.
     title = Text("\n".join([f"study {document['study']}", *([", ".join(ran(rows))] if rows else [])]))
     made = Table(title=title, title_justify="left", caption=Text("\n".join(_doubts(rows))), caption_justify="left")
-    # where nothing was trained, what else there is
-    used = [column for column in _used(rows) if column.key in TERMINAL] or _used(rows)
+    used = [column for column in _used(rows) if column.key in TERMINAL or column in ALONE]
     made.add_column("point", no_wrap=True)
     made.add_column("status")
     made.add_column(unit(rows), justify="right")
@@ -113,7 +112,9 @@ def html(rows: Sequence[Row]) -> str:
 
 
 def _used(rows: Sequence[Row]) -> list[Column]:
-    return [column for column in COLUMNS if any(row[column.key] is not None for row in rows)]
+    # beside trained points the headline tells what collectives reached alone
+    columns = COLUMNS if any(row["model"] is not None for row in rows) else ALONE
+    return [column for column in columns if any(row[column.key] is not None for row in rows)]
 
 
 def _head(column: Column, rows: Sequence[Row]) -> str:
