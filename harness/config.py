@@ -29,6 +29,26 @@ def option(default: Any, help: str, **limits: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv")
+"""The collectives that the benchmark times, in its order."""
+
+
+@dataclass
+class Workload:
+    """What the ranks do: train a model, or time collectives alone."""
+
+    name: str = option("training", "the workload's name, as in slugs and reports")
+    kind: str = option("training", "train, or time collectives alone", choices=("training", "collectives"))
+    op: str = option("all", "collectives: the operation to time", choices=("all", *OPERATIONS))
+    min_bytes: int = option(1024, "collectives: smallest size; a power of two", least=16, most=2**40)
+    max_bytes: int | None = option(
+        None,
+        "collectives: largest size, a power of two; null for 4 GiB on GPUs and 16 MiB on CPU processes",
+        least=16,
+        most=2**40,
+    )
+
+
 @dataclass
 class Model:
     """A decoder-only transformer: RMSNorm, rotary embedding, grouped-query or latent attention, SwiGLU or experts."""
@@ -239,6 +259,7 @@ class Config:
     attention: str = option(
         "auto", "attention kernel; auto takes the fastest there is", choices=("auto", "cudnn", "flash", "flex", "math")
     )
+    workload: Workload = field(default_factory=Workload, metadata={"help": "what the ranks do"})
     model: Model = field(default_factory=Model, metadata={"help": "the model's shape"})
     parallel: Parallel = field(default_factory=Parallel, metadata={"help": "the parallelism strategy"})
     precision: Precision = field(default_factory=Precision, metadata={"help": "types of numbers"})
@@ -251,7 +272,18 @@ class Config:
     optimizer: Optimizer = field(default_factory=Optimizer, metadata={"help": "the optimizer"})
 
 
-GROUPS = ("model", "parallel", "precision", "data", "nccl", "launcher", "record", "profile", "hardware")
+GROUPS = (
+    "workload",
+    "model",
+    "parallel",
+    "precision",
+    "data",
+    "nccl",
+    "launcher",
+    "record",
+    "profile",
+    "hardware",
+)
 
 
 def walk(kind: type = Config, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:

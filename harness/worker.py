@@ -4,96 +4,44 @@ Started by torchrun: `torchrun --nproc-per-node=8 -m harness.worker RUN_DIR`.
 """
 
 import argparse
-import dataclasses
-import gc
 import json
 import os
 import socket
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from omegaconf import OmegaConf
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from harness.collectives.benchmark import benchmark
+from harness.collectives.operations import Buffers
 from harness.config import Config
-from harness.models.attention import attention_kernels
-from harness.models.initialize import initialize
-from harness.models.transformer import Transformer, cross_entropy
-from harness.parallel.mesh import Degrees, Mesh
-from harness.parallel.options import TYPES, Options
-from harness.parallel.registry import strategy
+from harness.parallel.mesh import Mesh
 from harness.parallel.strategy import Strategy
-from harness.plan.batch import accumulation, data_parallel, tokens_per_step
-from harness.plan.collectives import calls_per_step
+from harness.place import Place, join, leave
+from harness.plan.batch import tokens_per_step
+from harness.plan.benchmark import buffers, operations, sizes
 from harness.plan.model import parameters
-from harness.plan.profiling import profiled_ranks, profiled_steps
+from harness.plan.workload import times_collectives
+from harness.recorder.attach import devices_watched, observer_of, ranges_of, recorder_of
 from harness.recorder.ceiling import ceiling
 from harness.recorder.clock import CudaClock, HostClock
-from harness.recorder.cuda import CudaSampler
-from harness.recorder.events import EventWriter
-from harness.recorder.exchange import Exchange
-from harness.recorder.gloo import GlooSampler
-from harness.recorder.nodes import node_file
+from harness.recorder.files import Files
 from harness.recorder.out_of_memory import snapshot_when_full
-from harness.recorder.profiling import CapturedByTool, Profiled, Ranged
-from harness.recorder.progress import Progress
-from harness.recorder.ranges import NvtxRanges, Ranges, TorchRanges, mark, within
-from harness.recorder.recorder import Recorder
-from harness.recorder.samples import Samples
-from harness.recorder.surroundings import (
-    affinity,
-    cores_here,
-    device_name,
-    device_uuids,
-    nccl_start,
-    nvidia_smi,
-    versions,
-)
-from harness.recorder.telemetry import Telemetry
-from harness.recorder.torch_profile import TorchTrace
-from harness.training.data import Source, source
-from harness.training.loop import Observer, train
-from harness.training.schedule import cosine
+from harness.recorder.ranges import within
+from harness.recorder.surroundings import affinity, cores_here, device_name, nccl_start, nvidia_smi, versions
+from harness.training.data import Source
+from harness.training.loop import Observer
+from harness.training.point import arranged, build, open_data, settle, train_point
 from launch.environment import changed
 
-
-@dataclass(frozen=True)
-class Place:
-    """Where torchrun has put this process."""
-
-    rank: int
-    world_size: int
-    local_rank: int
-    local_world_size: int
-    nodes: int
-    device_type: str
-
-    @classmethod
-    def here(cls, device_type: str) -> Self:
-        """This process's place, as torchrun's variables tell it."""
-        return cls(
-            rank=int(os.environ["RANK"]),
-            world_size=int(os.environ["WORLD_SIZE"]),
-            local_rank=int(os.environ["LOCAL_RANK"]),
-            local_world_size=int(os.environ["LOCAL_WORLD_SIZE"]),
-            nodes=int(os.environ["GROUP_WORLD_SIZE"]),
-            device_type=device_type,
-        )
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device("cuda", self.local_rank) if self.device_type == "cuda" else torch.device("cpu")
-
-    @property
-    def node(self) -> int:
-        return self.rank // self.local_world_size
+NOT_TRAINED = dict.fromkeys(("parameters", "tokens_per_step", "strategy", "data", "types"))
+"""What a `start` record says of training where there is none."""
 
 
 @record
@@ -105,25 +53,17 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("this point was planned on GPUs, and torch finds no usable CUDA device here")
+    place, environment = here(arguments.device)
+    work = time_collectives if times_collectives(read_config(arguments.run_dir)) else run
     # all that trains lives in here and is gone before the group is: gloo can abort otherwise
-    run(arguments.run_dir, arguments.attempt, Place.here(arguments.device), dict(os.environ))
+    work(arguments.run_dir, arguments.attempt, place, environment)
     leave()
 
 
-def join(place: Place) -> None:
-    """Take the place's device and meet the other ranks."""
-    cuda = place.device_type == "cuda"
-    if cuda:
-        torch.cuda.set_device(place.device)
-    dist.init_process_group("nccl" if cuda else "gloo", device_id=place.device if cuda else None)
-
-
-def leave() -> None:
-    """Part from the other ranks, when nothing is left that trains."""
-    gc.unfreeze()
-    gc.collect()
-    dist.barrier()
-    dist.destroy_process_group()
+def here(device_type: str) -> tuple[Place, dict[str, str]]:
+    """This process's place, and its environment, which torchrun has told it in."""
+    environment = dict(os.environ)
+    return Place.told(environment, device_type), environment
 
 
 def run(
@@ -140,109 +80,56 @@ def run(
     start, begin = time.time(), time.perf_counter()
     check_environment(run_dir, environment)
     config = read_config(run_dir)
-    device, folder = place.device, run_dir / "attempts" / str(attempt)
-    if (folder / "events.jsonl").exists():
-        raise RuntimeError(f"{folder}: has records of an earlier start, which another one must not be mixed with")
-    cuda = device.type == "cuda"
-    folder.mkdir(parents=True, exist_ok=True)
-    progress = Progress(folder / "progress.json", attempt, "rendezvous") if place.rank == 0 else None
-    join(place)
-    mesh = Mesh(device.type, arranged(config))
-    hosts = gather_hosts(place, environment)
-    rendezvous_s = time.perf_counter() - begin
-
-    if cuda:
-        snapshot_when_full(folder / "profile" / f"oom.rank{place.rank}.pickle")
-    writer = EventWriter(folder / "events.jsonl", attempt) if place.rank == 0 else None
-    node = EventWriter(node_file(folder, place.node, socket.gethostname()), attempt)
-    exchange = Exchange(device)
-    recorder = Recorder(
-        clock=CudaClock() if cuda else HostClock(),
-        sampler=CudaSampler(mesh.labels) if cuda else GlooSampler(mesh.labels),
-        exchange=exchange,
-        samples=Samples(exchange, mesh.labels, calls_per_step(config), place.rank, writer, node),
-        writer=writer,
-        device=device,
-        warmup=config.warmup,
-        steps=config.steps,
-        sample_every=config.record.sample_every,
-        tokens_per_step=tokens_per_step(config),
-        compiled=config.compile,
-        profiled=profiled_steps(config),
-        progress=progress,
-    )
-    ranges = ranges_of(config, place)
-    recorder.write("phase", name="rendezvous", start=start, duration_s=rendezvous_s)
-    telemetry = watch(config, place, node) if place.local_rank == 0 else None
-    try:
-        with recorder.phase("profiling"):
-            matmul = ceiling(product_type(config), recorder.exchange, device)
-        with recorder.phase("model_build"), within(ranges, "model_build") if ranges else nullcontext():
-            trained = build(config, mesh, device)
-            data = open_data(config, trained, device)
-            if writer is not None:
-                told = describe(config, trained, data, place, hosts, folder / "logs", environment)
-                writer.write("start", **told, matmul=matmul)
-            settle()
-            if cuda:  # the device builds on when the host is done
-                torch.cuda.synchronize()
-        looking = observer(config, recorder, trained, ranges, place, folder)
-        train_point(config, trained, data, around(looking) if around else looking)
-    finally:
-        if telemetry is not None:
-            telemetry.stop()
-        node.close()
-        if writer is not None:
-            writer.close()
-        if progress is not None:
-            progress.close()
+    with Files(run_dir / "attempts" / str(attempt), attempt, place) as files:
+        join(place)
+        mesh = Mesh(place.device_type, arranged(config))
+        hosts = gather_hosts(place, environment)
+        files.write("phase", name="rendezvous", start=start, duration_s=time.perf_counter() - begin)
+        if place.cuda:
+            snapshot_when_full(files.folder / "profile" / f"oom.rank{place.rank}.pickle")
+        recorder, ranges = recorder_of(config, place, mesh.labels, files), ranges_of(config, place.rank)
+        with devices_watched(config, place, files):
+            with recorder.phase("profiling"):
+                matmul = ceiling(product_type(config), recorder.exchange, place.device)
+            with recorder.phase("model_build"), within(ranges, "model_build") if ranges else nullcontext():
+                trained = build(config, mesh, place.device)
+                data = open_data(config, trained, place.device)
+                if place.rank == 0:
+                    told = surroundings(place, hosts, files.folder / "logs", environment)
+                    files.write("start", **told, **describe(config, trained, data), matmul=matmul)
+                settle()
+                if place.cuda:  # the device builds on when the host is done
+                    torch.cuda.synchronize()
+            observer = observer_of(config, recorder, trained, ranges, place, files)
+            train_point(config, trained, data, around(observer) if around else observer)
 
 
-def settle() -> None:
-    """Tell the garbage collector that what stands now stays to the end, and need not be looked at again."""
-    gc.collect()
-    gc.freeze()
-
-
-def train_point(config: Config, trained: Strategy, data: Source, observer: Observer) -> None:
-    """Train the point's steps at its learning rates."""
-    rate = cosine(config.steps, config.optimizer.lr, config.optimizer.lr_warmup, config.optimizer.lr_final)
-    with attention_kernels(config.attention):
-        train(trained, data, rate, config.steps, observer)
-
-
-def watch(config: Config, place: Place, writer: EventWriter) -> Telemetry:
-    """Begin to write down what this node's devices say of themselves."""
-    uuids = device_uuids(place.local_world_size) if place.device_type == "cuda" else []
-    return Telemetry(writer, socket.gethostname(), place.node, uuids, place.rank, config.record.telemetry_s)
+def time_collectives(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) -> None:
+    """Time the collectives of the point of a run directory and write its records."""
+    start, begin = time.time(), time.perf_counter()
+    check_environment(run_dir, environment)
+    config = read_config(run_dir)
+    with Files(run_dir / "attempts" / str(attempt), attempt, place) as files:
+        join(place)
+        hosts = gather_hosts(place, environment)
+        joined, wanted = time.perf_counter(), sizes(config, place.device_type)
+        files.write("phase", name="rendezvous", start=start, duration_s=joined - begin)
+        files.enter("model_build")
+        lying = Buffers(*buffers(config, wanted[-1]), place.device)
+        if place.rank == 0:
+            files.write("start", **NOT_TRAINED, **surroundings(place, hosts, files.folder / "logs", environment))
+        files.write("phase", name="model_build", start=start + joined - begin, duration_s=time.perf_counter() - joined)
+        files.enter("step")
+        with devices_watched(config, place, files):
+            clock = CudaClock() if place.cuda else HostClock()
+            benchmark(operations(config), wanted, lying, place.device, clock, files.write)
+        files.enter("shutdown")
+        files.write("end", steps=None, tokens=None)
 
 
 def product_type(config: Config) -> str:
     """The type of the point's matrix products, as `ceiling` names it."""
     return "float8" if config.precision.float8 else config.precision.compute
-
-
-def ranges_of(config: Config, place: Place) -> Ranges | None:
-    """The ranges that the point's profiler shows; None on a rank that is not profiled."""
-    if place.rank not in profiled_ranks(config):
-        return None
-    return TorchRanges() if config.profile.kind == "torch" else NvtxRanges()
-
-
-def observer(
-    config: Config, recorder: Recorder, trained: Strategy, ranges: Ranges | None, place: Place, folder: Path
-) -> Observer:
-    """What looks on as the point trains: the recorder, and around it the point's profiler."""
-    steps = profiled_steps(config)
-    if not steps:
-        return recorder
-    if ranges is None:
-        return Profiled(recorder, None, steps)
-    mark(trained, ranges)
-    if config.profile.kind == "torch":
-        trace = TorchTrace(folder / "profile" / f"rank{place.rank}.trace.json.gz", place.device_type == "cuda")
-        return Ranged(Profiled(recorder, trace, steps), ranges, config.steps)
-    return Ranged(Profiled(recorder, CapturedByTool(), steps), ranges, config.steps)
 
 
 def check_environment(run_dir: Path, environment: dict[str, str]) -> None:
@@ -265,57 +152,6 @@ def read_config(run_dir: Path) -> Config:
     return config
 
 
-def arranged(config: Config) -> Degrees:
-    """The point's degrees; data ranks that are no copies share one."""
-    parallel = config.parallel
-    shard = data_parallel(config) // parallel.replicas
-    return Degrees(parallel.replicas, shard, parallel.cp, parallel.tp, parallel.pp, parallel.ep)
-
-
-def build(config: Config, mesh: Mesh, device: torch.device) -> Strategy:
-    """The point's model, spread by the point's strategy."""
-    shape = dataclasses.asdict(config.model)
-    shape.pop("name")
-    compute = TYPES[config.precision.compute]
-    with torch.device("meta"):
-        model = Transformer(**shape, compute=compute, kernel=config.attention)
-    options = Options(
-        compute=compute,
-        compile=config.compile,
-        checkpointing=config.activation_checkpointing,
-        reshard=config.parallel.reshard,
-        betas=(config.optimizer.beta1, config.optimizer.beta2),
-        weight_decay=config.optimizer.weight_decay,
-        grad_clip=config.optimizer.grad_clip,
-        microbatches=accumulation(config),
-        schedule=config.parallel.schedule,
-        virtual_stages=config.parallel.virtual_stages,
-        context=config.parallel.context,
-        float8=config.precision.float8,
-        state=TYPES[config.optimizer.state],
-    )
-    initialise = partial(initialize, layers=config.model.layers, seed=config.seed, device=device)
-    return strategy(config.parallel.kind)(model, cross_entropy, mesh, device, options, initialise)
-
-
-def open_data(config: Config, trained: Strategy, device: torch.device) -> Source:
-    """The point's data, this rank's part of it."""
-    rank, ranks = trained.coordinates
-    return source(
-        config.data.kind,
-        path=config.data.path,
-        dtype=config.data.dtype,
-        vocab_size=config.model.vocab_size,
-        device=device,
-        rank=rank,
-        ranks=ranks,
-        local_batch=config.local_batch,
-        accumulation=accumulation(config),
-        seq=config.seq_len,
-        seed=config.seed,
-    )
-
-
 def gather_hosts(place: Place, environment: dict[str, str]) -> dict[str, object]:
     """What the `start` record says of every node, in the order of their first ranks: its name, its ranks' cores."""
     ranks: list[Any] = [None] * place.world_size
@@ -332,26 +168,9 @@ def gather_hosts(place: Place, environment: dict[str, str]) -> dict[str, object]
     }
 
 
-def describe(
-    config: Config,
-    trained: Strategy,
-    data: Source,
-    place: Place,
-    hosts: dict[str, object],
-    logs: Path,
-    environment: dict[str, str],
-) -> dict[str, object]:
-    """The `start` record: what the point ran on and what it trains."""
-    cuda = place.device.type == "cuda"
-    available = torch.cuda.device_count() if cuda else len(os.sched_getaffinity(0))
+def describe(config: Config, trained: Strategy, data: Source) -> dict[str, object]:
+    """What the `start` record says of what the point trains."""
     return {
-        "world_size": place.world_size,
-        "nodes": place.nodes,
-        "backend": dist.get_backend(),
-        "device": place.device.type,
-        "device_name": device_name(place.device),
-        **hosts,
-        "oversubscribed": place.local_world_size > available,
         "parameters": parameters(config.model),
         "tokens_per_step": tokens_per_step(config),
         "strategy": {
@@ -360,6 +179,21 @@ def describe(
         },
         "data": data.describe(),
         "types": trained.types,
+    }
+
+
+def surroundings(place: Place, hosts: dict[str, object], logs: Path, environment: dict[str, str]) -> dict[str, object]:
+    """What the `start` record says of what the point ran on."""
+    cuda = place.cuda
+    available = torch.cuda.device_count() if cuda else len(os.sched_getaffinity(0))
+    return {
+        "world_size": place.world_size,
+        "nodes": place.nodes,
+        "backend": dist.get_backend(),
+        "device": place.device_type,
+        "device_name": device_name(place.device),
+        **hosts,
+        "oversubscribed": place.local_world_size > available,
         "versions": versions(),
         "nccl": nccl_start(logs, environment),
         "topology": nvidia_smi("topo", "-m") if cuda else None,

@@ -30,17 +30,16 @@ class Command:
         return subprocess.Popen(
             [sys.executable, *program, *words],
             cwd=self.folder,
-            env={
-                **os.environ,
-                "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}",
-                **self.environment,
-                "STANDIN": stand_in or "",
-            },
+            env=self.variables() | {"STANDIN": stand_in or ""},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def variables(self) -> dict[str, str]:
+        """The environment that it starts in: this one, with the source tree and the modules that these tests are in."""
+        return {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}", **self.environment}
 
     def __call__(
         self, *words: str, stand_in: str | None = None, seconds: float = 200

@@ -10,6 +10,7 @@ from harness.analysis.goodput import goodput_efficiency
 from harness.analysis.intervals import Interval, around, over_repeats
 from harness.analysis.summary import Row
 from harness.config import Config, walk
+from harness.plan.workload import concerns, times_collectives, titles
 
 # A curve runs over scale and repeats; these name neither the work nor how it is done.
 NOT_THE_CURVE = (
@@ -61,10 +62,11 @@ def name_rows(rows: Sequence[Row], configs: Sequence[Config]) -> None:
     Names say model and strategy, and beyond them only what tells this study's curves apart. What `ok` points measured
     counts as well: on other devices or with another number of tokens a step they are another curve.
     """
-    stems = [f"{config.model.name}-{config.parallel.name}" for config in configs]
+    stems = ["-".join(titles(config)) for config in configs]
     extras = ["" if config.nccl.name == "default" else f"-{config.nccl.name}" for config in configs]
     # By the way of scaling first: what differs between a weak and a strong curve does not tell either from its like.
-    for details in ([{"scaling": config.scaling} for config in configs], [_work(config) for config in configs]):
+    scalings = [{"scaling": None if times_collectives(config) else config.scaling} for config in configs]
+    for details in (scalings, [_work(config) for config in configs]):
         for index, text in _differences({index: (stems[index], extras[index]) for index in range(len(rows))}, details):
             extras[index] += text
     ok = [index for index, row in enumerate(rows) if row["status"] == "ok"]
@@ -157,7 +159,7 @@ def _work(config: Config) -> dict[str, Any]:
             value: Any = config
             for part in key.split("."):
                 value = getattr(value, part)
-            work[key] = value
+            work[key] = value if concerns(config, key) else None
     return work
 
 

@@ -1,11 +1,17 @@
-"""The table of a study's points, as in points.csv."""
+"""The table of a study's points, as in points.csv, and the curves of its benchmarks of collectives."""
+
+from dataclasses import dataclass
 
 import polars as pl
 
+from harness.analysis.attainable import COMPARED, Bandwidth, InStep, Setting, columns, entries, in_step, placed, setting
 from harness.analysis.efficiency import fill_rows, name_rows
 from harness.analysis.goodput import BUCKETS
 from harness.analysis.read import Study
+from harness.analysis.steps import first
 from harness.analysis.summary import summarise
+from harness.config import OPERATIONS
+from harness.plan.workload import times_collectives
 
 # The first 30 columns are a contract, in name and order; what comes after them may grow.
 COLUMNS: dict[str, type[pl.DataType]] = {
@@ -109,21 +115,53 @@ COLUMNS: dict[str, type[pl.DataType]] = {
     "queue_s": pl.Float64,
     "lost_steps": pl.Int64,
     **{f"ledger_{name}_s": pl.Float64 for name in BUCKETS},
+    "workload": pl.String,
+    "op": pl.String,
+    **{f"{name}_peak_busbw": pl.Float64 for name in OPERATIONS},
+    **{f"{name}_{what}": pl.Float64 for name in COMPARED for what in ("attainable", "of_attainable")},
 }
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """A study's points in numbers: their rows, the benchmarks' curves, and by slug what lies on them."""
+
+    frame: pl.DataFrame
+    bandwidths: list[Bandwidth]
+    in_steps: dict[str, list[InStep]]
 
 
 def points(study: Study) -> pl.DataFrame:
     """One row a point, curve by curve and smallest first. What is not known is null."""
+    return gather(study).frame
+
+
+def gather(study: Study) -> Gathered:
+    """Read every point of a study, one after the other."""
     rows, configs = [], []
+    curves: list[Bandwidth] = []
+    told: dict[str, tuple[Setting, list[InStep]]] = {}
     for point in study:
         try:
-            rows.append({"study": study.name, **summarise(point)})
+            row = {"study": study.name, **summarise(point)}
+            if start := first(point.events, "start"):
+                if times_collectives(point.config):
+                    curves.append(Bandwidth(point.slug, setting(point, start), entries(point.events)))
+                else:
+                    told[point.slug] = setting(point, start), in_step(point.events)
         # Damage takes more shapes than can be foreseen, and one damaged point must not cost the others their report.
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             study.warnings.append(f"point {point.slug} is left out: its records make no sense ({error!r})")
             continue
+        rows.append(row)
         configs.append(point.config)
+    ok = {row["slug"] for row in rows if row["status"] == "ok"}
+    fitting = [curve for curve in curves if curve.slug in ok]
+    in_steps = {slug: placed(operations, at, fitting) for slug, (at, operations) in told.items()}
+    for row in rows:
+        row |= columns(in_steps.get(row["slug"], []))
     name_rows(rows, configs)
     fill_rows(rows)
     frame = pl.DataFrame([[row.get(name) for name in COLUMNS] for row in rows], schema=COLUMNS, orient="row")
-    return frame.sort("model", "parallel", "nccl", "gpus", "nodes", "label", "repeat")
+    frame = frame.sort("model", "parallel", "nccl", "gpus", "nodes", "label", "repeat", nulls_last=True)
+    return Gathered(frame, curves, in_steps)

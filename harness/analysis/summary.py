@@ -3,6 +3,7 @@
 from typing import Any
 
 from harness.analysis import nodes
+from harness.analysis.attainable import entries
 from harness.analysis.collectives import OPERATIONS, collectives
 from harness.analysis.exposure import exposure
 from harness.analysis.goodput import BUCKETS, doubts, ledger
@@ -12,8 +13,26 @@ from harness.analysis.stragglers import Arrivals, arrivals, sentence
 from harness.analysis.telemetry import Telemetry, telemetry
 from harness.analysis.throughput import attained, slow_products, throughput, utilisation
 from harness.plan.model import FLOPS_CONVENTION, flops_per_token, flops_per_token_causal, parameters
+from harness.plan.workload import times_collectives
 
 Row = dict[str, Any]
+
+# What only training has.
+TRAINED = (
+    "model",
+    "parallel",
+    "precision",
+    "scaling",
+    "parameters",
+    "data",
+    "seq_len",
+    "local_batch",
+    "global_batch",
+    "steps",
+    "compile",
+    "activation_checkpointing",
+    "goodput_tokens_per_s",
+)
 
 
 def summarise(point: Point) -> Row:
@@ -38,6 +57,7 @@ def summarise(point: Point) -> Row:
         "slug": point.slug,
         "status": point.status.get("status"),
         "reason": point.status.get("reason"),
+        "workload": config.workload.name,
         "model": config.model.name,
         "parallel": config.parallel.name,
         "nccl": config.nccl.name,
@@ -91,7 +111,18 @@ def summarise(point: Point) -> Row:
             "lost_steps": tiled.lost_steps,
             **{f"ledger_{name}_s": tiled.buckets[name] for name in BUCKETS},
         }
+    if times_collectives(config):
+        return row | dict.fromkeys(TRAINED) | _benchmark(point)
     return row | _window(point, gpus, start, devices)
+
+
+def _benchmark(point: Point) -> Row:
+    """The columns of a benchmark of collectives: each operation's largest bus bandwidth over its sizes."""
+    row: Row = {"op": point.config.workload.op}
+    for entry in entries(point.events):
+        name = f"{entry['op']}_peak_busbw"
+        row[name] = max(row.get(name, 0.0), entry["busbw"])
+    return row
 
 
 def _window(point: Point, gpus: int, start: Record, devices: Telemetry) -> Row:

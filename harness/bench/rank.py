@@ -5,15 +5,16 @@ Started by torchrun: `torchrun --nproc-per-node=2 -m harness.bench.rank RUN_DIR`
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from harness.bench.stopwatch import Stopwatch
 from harness.parallel.mesh import Mesh
+from harness.place import Place, join, leave
 from harness.recorder.clock import CudaClock, HostClock
-from harness.worker import Place, arranged, build, join, leave, open_data, read_config, run, settle, train_point
+from harness.training.point import arranged, build, open_data, settle, train_point
+from harness.worker import here, read_config, run
 
 
 @record
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), required=True)
     parser.add_argument("--bare", action="store_true")
     arguments = parser.parse_args()
-    place, environment = Place.here(arguments.device), dict(os.environ)
+    place, environment = here(arguments.device)
     if arguments.bare:
         seconds = bare(arguments.run_dir, place)
     else:

@@ -9,7 +9,8 @@ from typing import Any
 import wandb
 
 from harness.analysis.read import Point
-from harness.publish.history import AXIS, KEYS
+from harness.plan.workload import times_collectives, titles
+from harness.publish.history import ALONE_AXIS, ALONE_KEYS, AXIS, KEYS
 from harness.publish.state import State
 
 INIT_S = 20
@@ -65,10 +66,9 @@ def close_run(run: Any, failed: bool) -> None:
 def _init(point: Point, run_id: str, mode: str) -> Any:
     config = point.config
     tags = (
-        config.model.name,
-        config.parallel.name,
+        *titles(config),
         config.nccl.name,
-        config.precision.name,
+        *([] if times_collectives(config) else [config.precision.name]),
         f"{config.nodes * config.gpus_per_node}gpu",
     )
     run = wandb.init(
@@ -83,9 +83,10 @@ def _init(point: Point, run_id: str, mode: str) -> Any:
         config={**dataclasses.asdict(config), "provenance": point.provenance},
         settings=_settings(),
     )
-    run.define_metric(AXIS)
-    for keys in KEYS:
-        run.define_metric(keys, step_metric=AXIS)
+    axis, globs = (ALONE_AXIS, ALONE_KEYS) if times_collectives(config) else (AXIS, KEYS)
+    run.define_metric(axis)
+    for keys in globs:
+        run.define_metric(keys, step_metric=axis)
     return run
 
 

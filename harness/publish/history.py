@@ -11,6 +11,8 @@ from harness.analysis.summary import summarise
 AXIS = "train/step"
 # As globs: a metric defined by its exact name as well would lose the axis that its glob gives it.
 KEYS = ("perf/*", "comm/*", "goodput/*", "memory/*", "train/*")
+# Of a point that times collectives alone.
+ALONE_AXIS, ALONE_KEYS = "alone/bytes", ("alone/*",)
 # Goodput is taken again when the records have grown by this share, so that all ledgers of a point together visit
 # each record at most 51 times, however long it runs.
 GROWTH = 0.02
@@ -38,6 +40,8 @@ class History:
             yield present(_collectives(record))
         elif record["kind"] == "exposure":
             yield present(_exposure(record))
+        elif record["kind"] == "benchmark":
+            yield _benchmark(record)
 
     def _goodput(self, attempt: int) -> dict[str, Any]:
         """Goodput up to the latest record of an attempt, as if the attempt were still running."""
@@ -99,6 +103,12 @@ def _exposure(record: Record) -> dict[str, Any]:
         "comm/exposed_wait_s": record["exposed_wait_s"],
         "comm/bubble_s": record["bubble_s"],
     }
+
+
+def _benchmark(record: Record) -> dict[str, Any]:
+    """An operation of one size alone: its seconds, and its bus bandwidth in bytes per second."""
+    name = f"alone/{record['op']}{'_graph' * record['graph']}"
+    return {ALONE_AXIS: record["bytes"], f"{name}_s": record["duration_s"], f"{name}_busbw": record["busbw"]}
 
 
 def summary(point: Point) -> dict[str, Any]:

@@ -162,6 +162,6 @@ def last(rows: Tensor) -> dict[str, Any] | None:
     return {"rank": rank, "share": shares[rank].item()} if shares[rank] >= 0 else None
 
 
-def pipelined(labels: dict[str, tuple[str, int]]) -> bool:
+def pipelined(labels: Mapping[str, tuple[str, int]]) -> bool:
     """Whether ranks are stages of a pipeline."""
     return any(label == PIPELINE for label, _ in labels.values())

@@ -14,8 +14,10 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from harness.analysis.efficiency import Curve
+from harness.analysis.points import Gathered
 from harness.analysis.summary import Row
 from harness.report import tables
+from harness.report.bandwidth import bandwidth_figures
 from harness.report.figures import Figure, figures
 from harness.report.words import ran, tally, unit
 
@@ -34,7 +36,7 @@ PROVENANCE = {
 }
 
 
-def page(document: dict[str, Any], curves: Sequence[Curve]) -> str:
+def page(document: dict[str, Any], curves: Sequence[Curve], gathered: Gathered) -> str:
     """The whole page of a report's document. Everything from the study is escaped."""
     rows: list[Row] = document["points"]
     findings = document["headline"]
@@ -49,7 +51,7 @@ def page(document: dict[str, Any], curves: Sequence[Curve]) -> str:
         points_note=escape(_points_note(rows)),
         points=tables.html(rows),
         warnings=f'<ul class="note">{_items(document["warnings"])}</ul>' * bool(document["warnings"]),
-        figures="\n".join(_figure(figure) for figure in figures(rows, curves)),
+        figures="\n".join(map(_figure, [*figures(rows, curves), *bandwidth_figures(rows, gathered)])),
         provenance=_provenance(rows),
         footer=escape("All numbers, with more columns: points.csv beside this page. GB are 10⁹ bytes, GiB 2³⁰."),
         plotly=get_plotlyjs(),

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from harness.analysis.intervals import Interval
 from harness.analysis.summary import Row
-from harness.report.words import gibibytes, loss, milliseconds, names, number, percent, ran, span, unit
+from harness.config import OPERATIONS
+from harness.report.words import gibibytes, gigabytes, loss, milliseconds, names, number, percent, ran, span, unit
 
 TERMINAL = ("tokens_per_s", "tokens_per_s_gpu", "efficiency", "step_s_p50", "mfu", "all_reduce_s_p50")
 STYLES = {"ok": "green", "running": "cyan", "pending": "dim", "queued": "dim"}
@@ -39,14 +40,17 @@ COLUMNS = (
     Column("step p50 (ms)", "step_s_p50", milliseconds, lambda row: f"p95 {milliseconds(row['step_s_p95'])}"),
     Column("MFU", "mfu", percent),
     Column("all-reduce (ms)", "all_reduce_s_p50", milliseconds, lambda row: _busbw(row)),
-    Column("all-gather (ms)", "all_gather_s_p50", milliseconds),
-    Column("reduce-scatter (ms)", "reduce_scatter_s_p50", milliseconds),
+    Column("all-gather (ms)", "all_gather_s_p50", milliseconds, lambda row: _of_attainable(row, "all_gather")),
+    Column(
+        "reduce-scatter (ms)", "reduce_scatter_s_p50", milliseconds, lambda row: _of_attainable(row, "reduce_scatter")
+    ),
     Column(
         "goodput (tokens/s)", "goodput_tokens_per_s", number, lambda row: f"{percent(row['goodput_fraction'])} of time"
     ),
     Column("peak memory (GiB)", "peak_memory_bytes", gibibytes),
     Column("last loss", "loss_last", loss),
 )
+ALONE = tuple(Column(f"{op} (GB/s)", f"{op}_peak_busbw", gigabytes) for op in OPERATIONS)
 
 
 def table(document: dict[str, Any]) -> Table:
@@ -55,7 +59,7 @@ def table(document: dict[str, Any]) -> Table:
     # Text, not str: names and reasons must not be read as markup.
     title = Text("\n".join([f"study {document['study']}", *([", ".join(ran(rows))] if rows else [])]))
     made = Table(title=title, title_justify="left", caption=Text("\n".join(_doubts(rows))), caption_justify="left")
-    used = [column for column in _used(rows) if column.key in TERMINAL]
+    used = [column for column in _used(rows) if column.key in TERMINAL or column in ALONE]
     made.add_column("point", no_wrap=True)
     made.add_column("status")
     made.add_column(unit(rows), justify="right")
@@ -108,7 +112,9 @@ def html(rows: Sequence[Row]) -> str:
 
 
 def _used(rows: Sequence[Row]) -> list[Column]:
-    return [column for column in COLUMNS if any(row[column.key] is not None for row in rows)]
+    # beside trained points the headline tells what collectives reached alone
+    columns = COLUMNS if any(row["model"] is not None for row in rows) else ALONE
+    return [column for column in columns if any(row[column.key] is not None for row in rows)]
 
 
 def _head(column: Column, rows: Sequence[Row]) -> str:
@@ -116,8 +122,13 @@ def _head(column: Column, rows: Sequence[Row]) -> str:
 
 
 def _busbw(row: Row) -> str:
-    busbw = row["all_reduce_busbw"]
-    return "" if busbw is None else f"busbw; {number(busbw / 1e9, 3)} GB/s"
+    busbw, share = row["all_reduce_busbw"], _of_attainable(row, "all_reduce")
+    return "" if busbw is None else f"busbw; {gigabytes(busbw)} GB/s" + f"; {share}" * bool(share)
+
+
+def _of_attainable(row: Row, op: str) -> str:
+    share = row[f"{op}_of_attainable"]
+    return "" if share is None else f"{percent(share)}; of attainable"
 
 
 def _rate_span(row: Row) -> str:

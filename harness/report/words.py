@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from harness.analysis.efficiency import Curve
 from harness.analysis.intervals import Interval
 from harness.analysis.summary import Row
+from harness.config import OPERATIONS
 
 NONE = "–"
 BEYOND_IDEAL = 1.1
@@ -37,6 +38,10 @@ def milliseconds(value: float | None) -> str:
 
 def gibibytes(value: float | None) -> str:
     return NONE if value is None else number(value / 2**30, 3)
+
+
+def gigabytes(value: float | None) -> str:
+    return NONE if value is None else number(value / 1e9, 3)
 
 
 def loss(value: float | None) -> str:
@@ -86,7 +91,20 @@ def headline(rows: Sequence[Row], curves: Sequence[Curve]) -> list[str]:
         if len(curve.scales) == 1:
             rate = f"{number(curve.baseline.tokens_per_s.value)} tokens/s on {_count(curve.baseline.gpus, over)}"
             sentences.append(f"{curve.name}: {rate}; one scale only, so no efficiency.")
+    sentences += attained_alone(rows)
     return sentences or ["No point has a measured result yet."]
+
+
+def attained_alone(rows: Sequence[Row]) -> list[str]:
+    """One sentence for each benchmark of collectives that ended well: each operation's largest bus bandwidth."""
+    sentences = []
+    for row, name in zip(rows, names(rows), strict=True):
+        peaks = {op: row[f"{op}_peak_busbw"] for op in OPERATIONS}
+        told = [f"{op} {number(peak / 1e9, 3)}" for op, peak in peaks.items() if peak is not None]
+        if row["status"] == "ok" and told:
+            doubted = "; with more ranks than cores, not a measurement of links" * bool(row["oversubscribed"])
+            sentences.append(f"{name}: alone, {', '.join(told)} GB/s busbw at most{doubted}.")
+    return sentences
 
 
 def differences(rows: Sequence[Row]) -> list[str]:
@@ -106,6 +124,7 @@ def ran(rows: Sequence[Row]) -> list[str]:
     Parameters stand beside the model's name, for a model whose sizes were changed keeps its name.
     """
     one = unit(rows)[:-1]
+    trained = [row for row in rows if row["model"] is not None]
 
     def batch(row: Row) -> str:
         if row["scaling"] == "strong":
@@ -122,8 +141,9 @@ def ran(rows: Sequence[Row]) -> list[str]:
         lambda row: f"{row['data']} data",
         lambda row: _many(row["steps"], "step"),
     ]
-    phrases = (" or ".join(dict.fromkeys(fact(row) for row in rows)) for fact in facts)
-    return [phrase for phrase in phrases if phrase]
+    phrases = [" or ".join(dict.fromkeys(fact(row) for row in trained)) for fact in facts]
+    alone = dict.fromkeys("all operations" if row["op"] == "all" else str(row["op"]) for row in rows if row["op"])
+    return [phrase for phrase in phrases if phrase] + [f"collectives alone: {', '.join(alone)}"] * bool(alone)
 
 
 def tally(rows: Sequence[Row]) -> str:

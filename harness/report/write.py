@@ -5,15 +5,34 @@ import time
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from harness.analysis.efficiency import curves
 from harness.analysis.files import write_text
-from harness.analysis.points import points
+from harness.analysis.points import Gathered, gather
 from harness.analysis.read import read_study
 from harness.report import tables
 from harness.report.page import page
 from harness.report.words import differences, headline, ran, tally
 
 SCHEMA = 1
+TIMED = (
+    "op",
+    "bytes",
+    "group_size",
+    "dtype",
+    "graph",
+    "in_place",
+    "iterations",
+    "batches",
+    "duration_s",
+    "duration_min_s",
+    "duration_max_s",
+    "algbw",
+    "busbw",
+    "wrong",
+)
+"""The columns of collectives.csv after slug and label: fields of `benchmark` records."""
 
 
 def report(study_dir: Path | str) -> dict[str, Any]:
@@ -23,11 +42,15 @@ def report(study_dir: Path | str) -> dict[str, Any]:
     where the folder is no study of this version or cannot be written.
     """
     study = read_study(Path(study_dir))
-    frame = points(study)
+    gathered = gather(study)
+    frame = gathered.frame
     rows = frame.to_dicts()
     found = curves(rows)
     folder = study.path / "report"
     paths = {"page": "index.html", "points": "points.csv", "summary": "summary.md"}
+    timed = curves_of_collectives(gathered)
+    if not timed.is_empty():
+        paths["collectives"] = "collectives.csv"
     document = {
         "schema": SCHEMA,
         "kind": "report",
@@ -43,10 +66,23 @@ def report(study_dir: Path | str) -> dict[str, Any]:
         folder.mkdir(exist_ok=True)
         write_text(folder / "points.csv", frame.write_csv())
         write_text(folder / "summary.md", _summary(document))
-        write_text(folder / "index.html", page(document, found))
+        if "collectives" in paths:
+            write_text(folder / paths["collectives"], timed.write_csv())
+        write_text(folder / "index.html", page(document, found, gathered))
     except OSError as error:
         raise ValueError(f"{folder}: cannot be written ({error.strerror})") from error
     return document
+
+
+def curves_of_collectives(gathered: Gathered) -> pl.DataFrame:
+    """One row an operation, size and way to launch it, of every point that times collectives alone."""
+    labels = dict(gathered.frame.select("slug", "label").iter_rows())
+    rows = [
+        {"slug": curve.slug, "label": labels[curve.slug], **{name: entry[name] for name in TIMED}}
+        for curve in gathered.bandwidths
+        for entry in curve.entries
+    ]
+    return pl.DataFrame(rows)
 
 
 def _summary(document: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from harness.config import Config
 from harness.plan.collectives import calls_per_step
 from harness.plan.profiling import TOOLS, profiled_ranks
+from harness.plan.workload import times_collectives
 from harness.study.planning import Planned, on_gpus
 from launch import torchrun
 from launch.devices import Machine
@@ -28,7 +29,7 @@ def commanded(planned: Planned, machine: Machine, launcher: Launcher) -> tuple[E
         run_dir,
         folder / "logs",
         (len(machine.gpus) or config.gpus_per_node) if gpus else 0,
-        calls_per_step(config),
+        0 if times_collectives(config) else calls_per_step(config),
     )
     program = profiled(config, folder, torchrun.worker(run_dir, 0, "cuda" if gpus else "cpu"))
     ranks = torchrun.Ranks(program, run_dir.name, config.nodes, config.gpus_per_node, config.launcher.numa)

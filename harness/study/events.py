@@ -36,6 +36,7 @@ class Pace:
         self.events = Events(events)
         self.step = 0
         self.loss: float | None = None
+        self.fastest: tuple[float, str] | None = None
         self._measured: dict[int, tuple[int, float]] = {}
 
     def read_on(self) -> None:
@@ -45,6 +46,9 @@ class Pace:
                 self.loss = record["loss"]
                 if record["role"] == "measured":
                     self._measured[record["step"]] = record["tokens"], record["duration_s"]
+            elif record["kind"] == "benchmark":
+                self.step += 1
+                self.fastest = max(self.fastest or (0.0, ""), (record["busbw"], record["op"]))
             elif record["kind"] == "ranks":
                 for step, slowest in enumerate(record["duration_max_s"], record["step_first"]):
                     if step in self._measured:
@@ -59,6 +63,9 @@ class Pace:
     def figures(self) -> list[str]:
         """Speed and loss in words, as far as they are known."""
         speed = [f"{self.tokens_per_s:,.0f} tokens/s"] if self.tokens_per_s else []
+        if self.fastest:
+            busbw, op = self.fastest
+            speed.append(f"{op} up to {busbw / 1e9:.3g} GB/s")
         return speed + ([f"loss {self.loss:.4g}"] if self.loss is not None else [])
 
     @property

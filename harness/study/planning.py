@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from harness.config import Config, check_fields
+from harness.plan.benchmark import BenchmarkPlan, plan_benchmark
 from harness.plan.hardware import Device, find, named
 from harness.plan.kernels import check_kernels
 from harness.plan.point import Plan, plan
 from harness.plan.profiling import TOOLS
+from harness.plan.workload import times_collectives
 from harness.study.point import Point
 from launch.devices import Machine
 
@@ -20,13 +22,19 @@ class Planned:
     """A point with its plan, or with the sentence that says why it is impossible."""
 
     point: Point
-    plan: Plan | None
+    plan: Plan | BenchmarkPlan | None
     impossible: str | None = None
 
     @property
-    def possible(self) -> Plan:
+    def possible(self) -> Plan | BenchmarkPlan:
         assert self.plan is not None, self.impossible
         return self.plan
+
+    @property
+    def stages(self) -> int:
+        """What a person sees pass: steps of training, or the figures that a benchmark makes."""
+        plan = self.possible
+        return plan.entries if isinstance(plan, BenchmarkPlan) else self.point.config.steps
 
 
 def plan_all(points: list[Point], machine: Machine, hosts: int = 1) -> list[Planned]:
@@ -43,6 +51,8 @@ def planned(point: Point, machine: Machine, hosts: int) -> Planned:
         check_numa(config, machine)
         check_tool(config, machine)
         device, limit = target(config, machine)
+        if times_collectives(config):
+            return Planned(point, plan_benchmark(config, on_gpus(config, machine), limit))
         made = plan(config, device, limit)
         check_kernels(config, gpu_of_ranks(config, machine), elsewhere(config) or find_spec("torchao") is not None)
     except ValueError as error:

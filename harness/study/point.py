@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import Config, default, walk
+from harness.plan.workload import COLLECTIVES, concerns, times_collectives, titles
 
 NOT_THE_WORK = ("study", "root", "repeats", "repeat", "rerun", "preflight", "launcher", "record", "profile", "hardware")
 
@@ -29,8 +30,7 @@ class Point:
         config = self.config
         return "-".join(
             (
-                safe(config.model.name),
-                safe(config.parallel.name),
+                *map(safe, titles(config)),
                 f"n{config.nodes}x{config.gpus_per_node}",
                 safe(config.nccl.name),
                 f"r{config.repeat}",
@@ -60,7 +60,7 @@ def safe(name: str) -> str:
 
 
 def identity(config: Config) -> str:
-    """A hash over what changes the work.
+    """A hash over what changes the work; what the point's workload has no use for does not.
 
     Fields at their schema's default are left out, so that a field added later renames no earlier point.
     """
@@ -69,13 +69,17 @@ def identity(config: Config) -> str:
         value: Any = config
         for part in key.split("."):
             value = getattr(value, part)
-        if key.split(".")[0] not in NOT_THE_WORK and value != default(item) and value != {}:
+        is_work = key.split(".")[0] not in NOT_THE_WORK and concerns(config, key)
+        if is_work and value != default(item) and value != {}:
             chosen[key] = value
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 
 def spread(configs: list[Config]) -> list[Point]:
-    """Every repeat of every configuration; ValueError where two of them are the same work, or not of one study."""
+    """Every repeat of every configuration; ValueError where two of them are the same work, or not of one study.
+
+    A sweep over how to train has the same benchmark of collectives many times: beside training points it is one.
+    """
     first = configs[0]
     for config in configs:
         if config.repeats < 1:
@@ -90,11 +94,17 @@ def spread(configs: list[Config]) -> list[Point]:
     points = [
         Point(dataclasses.replace(config, repeat=repeat)) for config in configs for repeat in range(config.repeats)
     ]
-    seen = set()
+    mixed = len({times_collectives(config) for config in configs}) > 1
+    kept: dict[str, Point] = {}
     for point in points:
-        if point.slug in seen:
-            raise ValueError(
-                f"{point.slug}: twice in this sweep; {', '.join(NOT_THE_WORK)} do not make a point different work"
-            )
-        seen.add(point.slug)
-    return points
+        if point.slug in kept and not (mixed and times_collectives(point.config)):
+            raise ValueError(f"{point.slug}: twice in this sweep; {same_work(point.config)}")
+        kept.setdefault(point.slug, point)
+    return list(kept.values())
+
+
+def same_work(config: Config) -> str:
+    """What does not make a point another one, as a person is told."""
+    if times_collectives(config):
+        return f"with workload=collectives only {', '.join(COLLECTIVES)} make a point different work"
+    return f"{', '.join(NOT_THE_WORK)} do not make a point different work, nor workload's sizes and op when it trains"

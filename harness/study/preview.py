@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator
 
 from harness.config import Config
+from harness.plan.benchmark import BenchmarkPlan, size_text
 from harness.plan.nccl import doubts
 from harness.plan.point import Plan
 from harness.plan.strategies import DEGREES
@@ -40,21 +41,34 @@ def expected(planned: Planned, machine: Machine) -> str:
     if planned.plan is None:
         return f"invalid: {planned.impossible}"
     plan, config = planned.plan, planned.point.config
-    parts = [
-        counted(plan.world_size, "GPU" if on_gpus(config, machine) else "CPU process"),
-        f"{plan.tokens_per_step:,} tokens a step",
-        f"{plan.parameters:,} parameters",
-        f"about {plan.memory.total / 2**30:.2g} GiB a rank",
-    ]
-    if arranged := arrangement(config, plan):
-        parts.insert(1, arranged)
-    if plan.traffic:
-        parts.append(f"moves {moved(plan)} a step and rank")
+    parts = [counted(plan.world_size, "GPU" if on_gpus(config, machine) else "CPU process")]
+    parts += timed(plan) if isinstance(plan, BenchmarkPlan) else trained(config, plan)
     if plan.seconds is not None:
         parts.append(f"about {plan.seconds:.0f} s and {plan.gpu_hours:.2g} GPU-hours")
     if oversubscribed(config, machine):
         parts.append(f"over-subscribed: {config.gpus_per_node} ranks on {counted(machine.cores, 'core')}")
     return ", ".join(parts)
+
+
+def trained(config: Config, plan: Plan) -> list[str]:
+    """What a point trains, in phrases."""
+    arranged = arrangement(config, plan)
+    return [
+        *([arranged] if arranged else []),
+        f"{plan.tokens_per_step:,} tokens a step",
+        f"{plan.parameters:,} parameters",
+        f"about {plan.memory.total / 2**30:.2g} GiB a rank",
+        *([f"moves {moved(plan)} a step and rank"] if plan.traffic else []),
+    ]
+
+
+def timed(plan: BenchmarkPlan) -> list[str]:
+    """What a point times, in phrases."""
+    return [
+        ", ".join(plan.operations),
+        f"{size_text(plan.sizes[0])} to {size_text(plan.sizes[-1])}",
+        f"about {plan.memory / 2**30:.2g} GiB a rank",
+    ]
 
 
 def arrangement(config: Config, plan: Plan) -> str:

@@ -18,7 +18,7 @@ def shown(pace: Pace, steps: int) -> str:
     """A pace in the words of the bar."""
     if not pace.step:
         return "starting"
-    words = f"step {pace.step}/{steps}"
+    words = f"{'figure' if pace.fastest else 'step'} {pace.step}/{steps}"
     if pace.tokens_per_s and pace.step_s:
         words += f"  {pace.tokens_per_s:,.0f} tokens/s  {(steps - pace.step) * pace.step_s:.0f} s left"
     return words

@@ -159,7 +159,7 @@ def run(planned: Planned, position: int, title: str, session: Session, held: lea
                 say(f"{title}: started, {counted(point.ranks, 'rank')}")
                 if point.config.record.wandb != "disabled":
                     cleanup.callback(Mirror(run_dir, folder / "logs" / "mirror.log").finish, session.interruption)
-                with session.progress.point(title, point.config.steps, pace) as watch:
+                with session.progress.point(title, planned.stages, pace) as watch:
                     outcome = run_attempt(
                         folder,
                         command,

@@ -1,0 +1,52 @@
+"""The files that a rank writes into its attempt's folder."""
+
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from harness.place import Place
+from harness.recorder.events import EventWriter
+from harness.recorder.nodes import node_file
+from harness.recorder.progress import Progress
+
+
+class Files:
+    """Events and progress on the first rank, and on all ranks their node's file.
+
+    RuntimeError where an earlier start has left records, which others must not be mixed with.
+    """
+
+    def __init__(self, folder: Path, attempt: int, place: Place) -> None:
+        self.folder, self.host = folder, socket.gethostname()
+        self.events: EventWriter | None = None
+        self.progress: Progress | None = None
+        if place.rank == 0:
+            if (folder / "events.jsonl").exists():
+                raise RuntimeError(
+                    f"{folder}: has records of an earlier start, which another one must not be mixed with"
+                )
+            folder.mkdir(parents=True, exist_ok=True)
+            self.progress = Progress(folder / "progress.json", attempt, "rendezvous")
+            self.events = EventWriter(folder / "events.jsonl", attempt)
+        self.node = EventWriter(node_file(folder, place.node, self.host), attempt)
+
+    def write(self, kind: str, **record: Any) -> None:
+        """Write an event, on the first rank."""
+        if self.events is not None:
+            self.events.write(kind, **record)
+
+    def enter(self, phase: str) -> None:
+        """Note that the first rank is in this phase of the ledger from now on."""
+        if self.progress is not None:
+            self.progress.enter(phase)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.node.close()
+        if self.events is not None:
+            self.events.close()
+        if self.progress is not None:
+            self.progress.close()
