@@ -1,6 +1,6 @@
 """What a sampled step was on one rank, waiting apart, and what the gathered ranks say of it together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from math import nan
 from typing import Any
