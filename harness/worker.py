@@ -162,10 +162,10 @@ def run(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) 
         with attention_kernels(config.attention):
             train(trained, data, rate, config.steps, recorder)
     finally:
-        if telemetry is not None:
-            telemetry.stop()
         if writer is not None:
             writer.close()
+        if telemetry is not None:
+            telemetry.stop()
 
 
 def watch(config: Config, place: Place, folder: Path, attempt: int) -> Telemetry:
