@@ -115,7 +115,7 @@ def _summed(spans: dict[Gpu, Span], gpus: int, warnings: list[str]) -> Telemetry
         power_w_gpu=sum(powers) / len(powers) if powers else None,
         power_w=sum(powers) if len(powers) == gpus else None,
         clock_sm_mhz_p50=float(median(clocks.elements())) if clocks else None,
-        throttled=("; ".join(throttled) or "none") if polled else None,
+        throttled=(_listed(throttled) or "none") if polled else None,
         warnings=warnings,
     )
 
