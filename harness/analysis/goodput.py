@@ -66,7 +66,7 @@ def ledger(launches: Sequence[Record], events: Attempts) -> Ledger:
         if ended is not None:
             buckets["restart_gap"] += max(0.0, launch["start"] - ended)
         ended = _end(launch, records, following)
-        attempt = _Attempt(launch, records, ended, bound.get(launch["attempt"], math.inf), following is None)
+        attempt = _Attempt(launch, records, bound.get(launch["attempt"], math.inf), following is None)
         tiles = tile(launch["start"], ended, list(attempt.ground()), attempt.spans())
         for name, seconds in tiles.seconds.items():
             buckets[name] += seconds
@@ -112,16 +112,17 @@ def doubts(tiled: Ledger) -> list[str]:
 class _Attempt:
     """One attempt's stamps. `bound` is the first step that a later attempt has run, `last` whether none follows."""
 
-    def __init__(self, launch: Record, records: Sequence[Record], end: float, bound: float, last: bool) -> None:
-        self.launch, self.records, self.end, self.bound = launch, records, end, bound
+    def __init__(self, launch: Record, records: Sequence[Record], bound: float, last: bool) -> None:
+        self.launch, self.bound = launch, bound
         self.phases = [record for record in records if record["kind"] == "phase"]
         self.steps = [record for record in records if record["kind"] == "step"]
         self.benchmarks = [record for record in records if record["kind"] == "benchmark"]
         self.progress = next((record for record in records if record["kind"] == "progress"), None)
         self.finished = next((record["time"] for record in records if record["kind"] == "end"), None)
         missing = unrecorded(records)
-        # what an attempt could not record is kept by those that go on from it; the last one may still be running
-        gone = last and launch["end"] is not None and self.finished is None
+        # what an attempt could not record is kept by one that goes on from it; the last one may still be running
+        over = launch["end"] is not None or not last
+        gone = over and math.isinf(bound) and self.finished is None
         self.missing = len(missing)
         self.missing_kept = 0 if gone else sum(step < bound for step in missing)
         kept_steps = sum(record["step"] < bound for record in self.steps)

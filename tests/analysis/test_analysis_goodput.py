@@ -118,6 +118,10 @@ def test_steps_that_were_finished_and_never_recorded_are_lost():
     assert (result.kept_steps, result.lost_steps, result.kept_tokens) == (4, 2, 4 * TOKENS)
     assert result.buckets["step_lost"] == pytest.approx(1.3)
     assert result.buckets["other"] == pytest.approx(0, abs=1e-6)
+    # nor has an attempt kept them that was killed before its own first step
+    second, built = make_attempt(CONFIG, [], number=1, start=launch["end"] + 1, ended=False)
+    again = ledger([launch, second], {0: events, 1: [event for event in built if event["kind"] != "step"]})
+    assert (again.kept_steps, again.lost_steps) == (4, 2)
 
 
 def test_an_attempt_that_starts_over_loses_all_steps_before_it_even_those_not_yet_run_again():
@@ -202,7 +206,9 @@ def test_an_attempt_that_was_killed_with_its_launcher_ends_with_its_last_sign_of
     assert sum(result.buckets.values()) == pytest.approx(result.wall_s)
     # ranks that went on without a launcher count up to the next start at most
     second[0]["start"] = recorded + 0.25
-    assert ledger([first[0], second[0]], {0: first[1], 1: second[1]}).buckets["restart_gap"] == 0
+    outlived = ledger([first[0], second[0]], {0: first[1], 1: second[1]})
+    assert outlived.buckets["restart_gap"] == 0
+    assert sum(outlived.buckets.values()) == pytest.approx(outlived.wall_s)
 
 
 def test_time_that_two_stamps_claim_counts_once_and_is_doubted():
@@ -211,7 +217,10 @@ def test_time_that_two_stamps_claim_counts_once_and_is_doubted():
     result = ledger([launch], {0: events})
     assert sum(result.buckets.values()) == pytest.approx(result.wall_s)
     assert doubts(result) == ["the ledger's stamps overlap by 2.5 s"]
-    launch["end"] += 3
+    launch["end"] -= 1
+    sooner = ledger([launch], {0: events})
+    assert sum(sooner.buckets.values()) == pytest.approx(sooner.wall_s) == pytest.approx(result.wall_s - 1)
+    launch["end"] += 4
     events[-2]["time"] += 3
     assert "3.0 s of the wall-clock carry no stamp" in doubts(ledger([launch], {0: events}))
 

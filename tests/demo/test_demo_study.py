@@ -101,8 +101,8 @@ def test_every_record_follows_the_published_schema(root, report):
     for point in point_dirs(root):
         for record in events(point):
             validator.validate(record)
-        names = ("status.json", "env.json", "provenance.json", "mirror.json", "attempts/0/launch.json")
-        for name in names:
+        names = ("status.json", "env.json", "provenance.json", "mirror.json")
+        for name in (*names, "attempts/0/launch.json", "attempts/0/progress.json"):
             validator.validate(json.loads((point / name).read_text()))
     for verb in ("status", "report"):
         validator.validate(json.loads(run(verb, "demo", "--json", root=root).stdout))
