@@ -1,4 +1,4 @@
-"""On GPUs: a rank that is late on the device is named, kernels are the flight recorder's entries, parts tile the step."""
+"""On GPUs: who is late on the device is named, kernels are the flight recorder's entries, parts tile the step."""
 
 from functools import partial
 from pathlib import Path
@@ -56,12 +56,12 @@ def sleeps(trained: Strategy) -> None:
 
 
 def run(folder: Path, name: str, late: bool) -> list[dict]:
-    """What both ranks wrote of every third step; one of them is late."""
+    """What both ranks wrote of every sixth step; one of them is late."""
     kind, how = SPREAD[name]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_NCCL_ENABLE_TIMING", "1")
         spoil = sleeps if late else None
-        train = partial(recorded, kind, str(folder), data_s=DATA_S, accumulation=2, how=how, every=8, spoil=spoil)
+        train = partial(recorded, kind, str(folder), data_s=DATA_S, accumulation=2, how=how, every=6, spoil=spoil)
         run_ranks(2, train, backend="nccl")
     return samples(folder)
 
