@@ -61,7 +61,10 @@ def run(folder: Path, name: str, late: bool) -> list[dict]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_NCCL_ENABLE_TIMING", "1")
         spoil = sleeps if late else None
-        train = partial(recorded, kind, str(folder), data_s=DATA_S, accumulation=2, how=how, every=6, spoil=spoil)
+        # a late rank sleeps in each microbatch
+        microbatches = how.get("degrees", {}).get("pp", 1)
+        options = {"accumulation": microbatches, "how": how, "every": 6, "spoil": spoil}
+        train = partial(recorded, kind, str(folder), data_s=DATA_S, **options)
         run_ranks(2, train, backend="nccl")
     return samples(folder)
 

@@ -39,7 +39,9 @@ def sleeps(late: int, seconds: float, trained: Strategy) -> None:
 def delayed(folder: Path, ranks: int, kind: str, late: int | None, **how) -> Arrivals:
     """Who came last in a run with every third step sampled, one of whose ranks is late."""
     spoil = None if late is None else partial(sleeps, late, DELAY_S)
-    run_ranks(ranks, recorded, kind, str(folder), 0.0, 1e-3, 2, how, 3, spoil)
+    # a late rank sleeps in each microbatch
+    microbatches = how.get("degrees", {}).get("pp", 1)
+    run_ranks(ranks, recorded, kind, str(folder), 0.0, 1e-3, microbatches, how, 3, spoil)
     steps = {(0, record["step"]): record["duration_s"] for record in records(folder, "step")}
     return arrivals(samples(folder), steps)
 
