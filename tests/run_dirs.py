@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 import harness
 from harness.config import Config, Data, Hardware, Launcher, Model, Nccl, Parallel, Precision, Record
+from harness.plan.busbw import algbw, busbw
 
 EPOCH = 1_760_000_000.0
 PROCESS_START_S, RENDEZVOUS_S, BUILD_S, FIRST_STEP_S, SHUTDOWN_S = 2.0, 0.5, 1.0, 3.0, 0.25
@@ -97,6 +98,15 @@ def make_collectives(
         "operations": operations,
     }
     return record("collectives", time, attempt, **(values | changes))
+
+
+def make_benchmark(op: str, size: int, seconds: float, start: float, ranks: int = 2, **changes: Any) -> dict[str, Any]:
+    """What one operation of one size takes alone; it was timed for 0.2 s of 0.3 s."""
+    rates = {"algbw": algbw(size, seconds), "busbw": busbw(op, size, seconds, ranks)}
+    values = {"op": op, "bytes": size, "group_size": ranks, "dtype": "fp32", "graph": False, "in_place": False}
+    values |= {"iterations": 10, "batches": 5, "duration_s": seconds, "duration_min_s": seconds}
+    values |= {"duration_max_s": seconds, **rates, "wrong": 0, "start": start, "timed_s": 0.2, "whole_s": 0.3}
+    return record("benchmark", start + 0.3, **(values | changes))
 
 
 def make_start(config: Config, time: float, attempt: int = 0, **changes: Any) -> dict[str, Any]:
@@ -191,6 +201,24 @@ def make_attempt(
         exit_code=0 if ended else 1,
     )
     return launch, events
+
+
+def make_timed(
+    config: Config, curves: dict[str, dict[int, float]], **begin: Any
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """An attempt that times collectives alone: by operation, the seconds of each size. `begin` changes its start."""
+    untrained = dict.fromkeys(("parameters", "tokens_per_step", "strategy", "data", "types"))
+    now = EPOCH + PROCESS_START_S
+    events = [record("phase", now + RENDEZVOUS_S, name="rendezvous", start=now, duration_s=RENDEZVOUS_S)]
+    now += RENDEZVOUS_S
+    events.append(make_start(config, now, **(untrained | begin)))
+    for op, curve in curves.items():
+        for size, seconds in curve.items():
+            events.append(make_benchmark(op, size, seconds, now, config.nodes * config.gpus_per_node))
+            now += events[-1]["whole_s"]
+    events.append(record("end", now, steps=None, tokens=None))
+    ended = {"start": EPOCH, "end": now + SHUTDOWN_S, "exit_code": 0}
+    return record("launch", EPOCH, command=["python"], host="host0", position=0, queue_s=None, **ended), events
 
 
 def make_study(root: Path, name: str = "made", schema: int = 1) -> Path:

@@ -14,6 +14,7 @@ from run_dirs import (
     make_config,
     make_progress,
     make_step,
+    make_timed,
     record,
     tokens_per_step,
 )
@@ -35,6 +36,15 @@ def test_the_worked_example():
 
 def test_goodput_efficiency_without_a_peak_is_unknown():
     assert goodput_efficiency(10_000, 8, None) is None
+
+
+def test_a_benchmark_s_timed_calls_are_productive_and_the_rest_of_a_size_is_its_first_step():
+    launch, events = make_timed(make_config(gpus=2), {"all_reduce": {1024: 1e-5, 2048: 2e-5}})
+    buckets = ledger([launch], {0: events}).buckets
+    assert buckets["step"] == pytest.approx(2 * 0.2)
+    assert buckets["compile_and_first_step"] == pytest.approx(2 * 0.1)
+    assert buckets["other"] == pytest.approx(0, abs=1e-6)
+    assert sum(buckets.values()) == pytest.approx(launch["end"] - launch["start"])
 
 
 def test_one_attempt_by_the_definitions():
