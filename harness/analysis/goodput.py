@@ -195,6 +195,6 @@ def _end(launch: Record, records: Sequence[Record], following: Record | None) ->
 
 
 def _tokens_per_step(events: Attempts) -> int:
-    """Tokens of a step over all ranks; 0 where no attempt got as far as to say."""
+    """Tokens of a step over all ranks; 0 where no attempt got as far as to say, and where nothing is trained."""
     start = first(events, "start")
-    return int(start["tokens_per_step"]) if start else 0
+    return int(start["tokens_per_step"] or 0) if start else 0
