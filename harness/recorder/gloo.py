@@ -64,12 +64,13 @@ class GlooSampler:
         self.sends = Sends()
         self.threads: dict[int, str] = {}
         self.profiler: profile | None = None
+        self.shapes = True
         self.began = 0
 
     def before_sampled_step(self, step: int) -> None:
         self.began = time.time_ns()
         self.sends.start()
-        self.profiler = profile(activities=[ProfilerActivity.CPU], record_shapes=True)
+        self.profiler = profile(activities=[ProfilerActivity.CPU], record_shapes=self.shapes)
         self.profiler.start()
 
     def after_sampled_step(self, step: int) -> list[StepOperations]:
@@ -88,8 +89,9 @@ class GlooSampler:
         assert results is not None
         events = sorted(results.events(), key=lambda event: event.start_ns())
         self.profiler = None
-        calls = calls_of(events, own)
-        told = [*self._collectives(calls, events)]
+        communicating = [event for event in events if event.name().startswith(("c10d::", "gloo:"))]
+        calls = calls_of(communicating, own)
+        told = [*self._collectives(calls, communicating)]
         # the span of a send lasts until the program waits for it, which may be long after it has gone
         told += [Operation("send_recv", *self.groups[send.group], send.bytes, None, None) for send in sent]
         # a ring that has wrapped round has lost the oldest entries of the step
@@ -103,9 +105,17 @@ class GlooSampler:
         pass
 
     def _collectives(self, calls: Sequence[Call], events: Sequence[Any]) -> Iterator[Operation]:
-        """The collectives; those that can't be found among the spans have no times."""
+        """The collectives; those that can't be found among the spans have no times.
+
+        Where the threads of all are known, their order tells them apart. Sizes, which make up half of what a window
+        costs, are then left out of the next one.
+        """
         issued = [
-            Issued(part["process_group"][0], (part["profiling_name"], elements(part["input_sizes"])), call.began)
+            Issued(
+                part["process_group"][0],
+                (part["profiling_name"], elements(part["input_sizes"]) if self.shapes else 0),
+                call.began,
+            )
             for call in calls
             for part in call.parts
         ]
@@ -115,7 +125,9 @@ class GlooSampler:
             if event.name().startswith("gloo:")
         ]
         learn(self.threads, issued, spans)
-        found = iter(joined(self.threads, issued, spans))
+        matched = joined(self.threads, issued, spans)
+        self.shapes = None in matched
+        found = iter(matched)
         spread = uneven([part for call in calls if call.op == "all_to_all" for part in call.parts])
         for call in calls:
             ran = [next(found) for _ in call.parts]

@@ -227,3 +227,29 @@ def lost() -> bool:
 
 def test_a_lost_entry_makes_the_step_partial():
     assert run_ranks(2, lost) == [True, True]
+
+
+def window_after_window() -> list[tuple[bool, bool, list[tuple]]]:
+    """Of three windows alike: whether sizes were recorded, whether it is partial, what is told."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("rows", "columns"))
+    groups = [mesh[name].get_group() for name in ("rows", "columns")]
+    sampler = GlooSampler({groups[0].group_name: ("dp", 2), groups[1].group_name: ("tp", 2)})
+
+    def work():
+        for size in (1000, 2000):
+            for group in groups:
+                dist.all_reduce(torch.ones(size), group=group)
+
+    windows = []
+    for _ in range(3):
+        shapes = sampler.shapes
+        told = sampled(sampler, work)
+        timed = [(*told_of, o.duration is not None) for told_of, o in zip(summary(told), told.operations, strict=True)]
+        windows.append((shapes, told.partial, timed))
+    return windows
+
+
+def test_windows_go_without_sizes_once_threads_are_known():
+    first, *later = run_ranks(RANKS, window_after_window)[0]
+    assert first[0] and not first[1] and len(first[2]) == 4
+    assert later == [(False, False, first[2])] * 2
