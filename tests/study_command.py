@@ -39,7 +39,8 @@ class Command:
 
     def variables(self) -> dict[str, str]:
         """The environment that it starts in: this one, with the source tree and the modules that these tests are in."""
-        return {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}", **self.environment}
+        folders = filter(None, (str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH")))
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(folders), **self.environment}
 
     def __call__(
         self, *words: str, stand_in: str | None = None, seconds: float = 200
