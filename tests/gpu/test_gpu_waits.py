@@ -20,10 +20,11 @@ pytestmark = [
     pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs"),
 ]
 
-DELAY_S = 0.05
-"""Each step lasts longer than the watchdog takes to time its collectives, too."""
+COMPUTE_S = 0.1
+"""Of every rank's device in a step: long enough that a step is launched while it lasts, and that the watchdog has timed
+the collectives of a step before they are asked for."""
 
-DATA_S = 0.05
+DELAY_S = 0.05
 
 SPREAD = {
     "ddp": ("ddp", {}),
@@ -47,33 +48,41 @@ def cycles(seconds: float) -> int:
     return round(probe * seconds / (begin.elapsed_time(end) / 1e3))
 
 
-def sleeps(trained: Strategy) -> None:
-    """Make rank 1's device sleep in each backward pass, before its first block's."""
-    if dist.get_rank() == 1:
-        count = cycles(DELAY_S)
-        block = next(module for module in trained.model.modules() if isinstance(module, Block))
-        block.register_full_backward_pre_hook(lambda *_: torch.cuda._sleep(count))
+def sleeps(trained: Strategy, late: bool) -> None:
+    """Keep every device busy for COMPUTE_S before its first block, and rank 1's for longer in backward."""
+    block = next(module for module in trained.model.modules() if isinstance(module, Block))
+    busy = cycles(COMPUTE_S)
+    block.register_forward_pre_hook(lambda *_: torch.cuda._sleep(busy))
+    if late and dist.get_rank() == 1:
+        longer = cycles(DELAY_S)
+        block.register_full_backward_pre_hook(lambda *_: torch.cuda._sleep(longer))
 
 
-def run(folder: Path, name: str, late: bool) -> list[dict]:
-    """What both ranks wrote of every sixth step; one of them is late."""
+def run(folder: Path, name: str, late: bool) -> Path:
+    """The folder in which both ranks have told of every sixth step; one of them is late."""
     kind, how = SPREAD[name]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_NCCL_ENABLE_TIMING", "1")
-        spoil = sleeps if late else None
-        # a late rank sleeps in each microbatch
         microbatches = how.get("degrees", {}).get("pp", 1)
-        options = {"accumulation": microbatches, "how": how, "every": 6, "spoil": spoil}
-        train = partial(recorded, kind, str(folder), data_s=DATA_S, **options)
-        run_ranks(2, train, backend="nccl")
-    return samples(folder)
+        options = {"accumulation": microbatches, "how": how, "every": 6, "spoil": partial(sleeps, late=late)}
+        run_ranks(2, partial(recorded, kind, str(folder), **options), backend="nccl")
+    return folder
+
+
+@pytest.fixture(scope="module", params=["ddp", "fsdp", "tp"])
+def late(request, tmp_path_factory):
+    return run(tmp_path_factory.mktemp(request.param), request.param, late=True)
+
+
+@pytest.fixture(scope="module", params=SPREAD)
+def even(request, tmp_path_factory):
+    return request.param, run(tmp_path_factory.mktemp(request.param), request.param, late=False)
 
 
 @pytest.mark.parametrize("source", ["kineto", "flight_recorder"])
-@pytest.mark.parametrize("name", ["ddp", "fsdp", "tp"])
-def test_a_rank_that_is_late_on_the_device_is_named_and_waited_for_as_long(tmp_path, name, source):
-    told = [record for record in run(tmp_path, name, late=True) if record["source"] == source]
-    steps = {(0, record["step"]): record["duration_s"] for record in records(tmp_path, "step")}
+def test_a_rank_that_is_late_on_the_device_is_named_and_waited_for_as_long(late, source):
+    told = [record for record in samples(late) if record["source"] == source]
+    steps = {(0, record["step"]): record["duration_s"] for record in records(late, "step")}
     found = arrivals(told, steps).straggler
     assert found is not None
     assert found.rank == 1
@@ -81,25 +90,29 @@ def test_a_rank_that_is_late_on_the_device_is_named_and_waited_for_as_long(tmp_p
     assert median(r["wait_s"] for r in told if r["rank"] == 0) == pytest.approx(DELAY_S, rel=0.1)
 
 
-@pytest.mark.parametrize("name", SPREAD)
-def test_every_kernel_is_an_entry_and_parts_tile_each_ranks_step(tmp_path, name):
-    told = [record for record in run(tmp_path, name, late=False) if record["source"] == "kineto"]
+def test_every_kernel_is_an_entry_and_parts_tile_each_ranks_step(even):
+    name, folder = even
+    told = [record for record in samples(folder) if record["source"] == "kineto"]
     assert len(told) == 2 * len({record["step"] for record in told}) > 0
     for record in told:
         assert not record["partial"], record
         assert sum(record[part] or 0.0 for part in PARTS) == pytest.approx(record["step_s"])
         assert record["compute_s"] > 0
         assert (record["bubble_s"] is not None) == (name == "pp")
-    steps = {(0, record["step"]): record["duration_s"] for record in records(tmp_path, "step")}
-    assert arrivals(samples(tmp_path), steps).straggler is None
 
 
-def test_exposure_is_recorded_of_the_sampled_step_and_collectives_of_the_one_before(tmp_path):
-    run(tmp_path, "ddp", late=False)
-    sampled = [record["step"] for record in records(tmp_path, "step") if record["role"] == "sampled"]
-    assert [(record["step"], record["source"]) for record in records(tmp_path, "exposure")] == [
+def test_nobody_is_named_where_all_are_alike(even):
+    _, folder = even
+    steps = {(0, record["step"]): record["duration_s"] for record in records(folder, "step")}
+    assert arrivals(samples(folder), steps).straggler is None
+
+
+def test_exposure_is_recorded_of_the_sampled_step_and_collectives_of_the_one_before(even):
+    _, folder = even
+    sampled = [record["step"] for record in records(folder, "step") if record["role"] == "sampled"]
+    assert [(record["step"], record["source"]) for record in records(folder, "exposure")] == [
         (step, "kineto") for step in sampled
     ]
-    assert [(record["step"], record["source"]) for record in records(tmp_path, "collectives")] == [
+    assert [(record["step"], record["source"]) for record in records(folder, "collectives")] == [
         (step - 5, "flight_recorder") for step in sampled
     ]
