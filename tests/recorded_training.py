@@ -59,9 +59,9 @@ def recorded(
     lr: float = 1e-3,
     accumulation: int = 1,
     how: dict | None = None,
-    pauses: dict[int, float] | None = None,
     every: int = EVERY,
     spoil: Callable[[Strategy], None] | None = None,
+    pauses: dict[int, float] | None = None,
 ) -> tuple[float, int]:
     """Train with the recorder, the strategy built as `how` says, with pauses after some steps.
 

@@ -15,14 +15,11 @@ class Collectives:
     """Medians over `windows` sampled steps: `seconds` of a step by operation, and all-reduce's bus bandwidth.
 
     `partial` says that only windows with missing entries were there. An operation that did not occur is null.
-    `transfer_s` and `wait_s` are of all operations that synchronise, small ones included.
     """
 
     windows: int
     partial: bool
     seconds: dict[str, float | None]
-    transfer_s: float | None
-    wait_s: float | None
     all_reduce_busbw: float | None
 
 
@@ -35,8 +32,6 @@ def collectives(events: Attempts) -> Collectives:
         windows=len(used),
         partial=bool(used) and not whole,
         seconds={name: _median([record["seconds"].get(name) for record in used]) for name in OPERATIONS},
-        transfer_s=_median([record.get("transfer_s") for record in used]),
-        wait_s=_median([record.get("wait_s") for record in used]),
         all_reduce_busbw=_busbw(used, "all_reduce"),
     )
 

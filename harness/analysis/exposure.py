@@ -1,5 +1,6 @@
-"""Which part of the sampled steps was communication that no computation covered."""
+"""How the sampled steps' communication was transfer and waiting, and which part of it no computation covered."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -10,9 +11,12 @@ from harness.analysis.steps import Attempts, kept
 class Exposure:
     """Medians over the sampled steps, in seconds; null where no step's parts are known, or has no such part.
 
-    `communication` is that of each step's transfer and waiting together.
+    transfer_s and wait_s are of all operations that synchronise, small ones included. `communication` is each step's
+    exposed transfer and waiting together.
     """
 
+    transfer_s: float | None
+    wait_s: float | None
     communication: float | None
     transfer: float | None
     wait: float | None
@@ -24,11 +28,17 @@ def exposure(events: Attempts) -> Exposure:
     told = [record for record in kept(events, "exposure") if record["exposed_transfer_s"] is not None]
     used = [record for record in told if not record["partial"]] or told
     if not used:
-        return Exposure(None, None, None, None)
-    bubbles = [record["bubble_s"] for record in used if record["bubble_s"] is not None]
+        return Exposure(None, None, None, None, None, None)
     return Exposure(
+        transfer_s=_median([record["transfer_s"] for record in used]),
+        wait_s=_median([record["wait_s"] for record in used]),
         communication=median(record["exposed_transfer_s"] + record["exposed_wait_s"] for record in used),
         transfer=median(record["exposed_transfer_s"] for record in used),
         wait=median(record["exposed_wait_s"] for record in used),
-        bubble=median(bubbles) if bubbles else None,
+        bubble=_median([record["bubble_s"] for record in used]),
     )
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None

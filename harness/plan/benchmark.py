@@ -9,14 +9,14 @@ GIB = 2**30
 LARGEST = {"cuda": 4 * GIB, "cpu": 16 * 2**20}
 """Largest size by kind of device, where none is asked for; on CPU processes a run then takes about half a minute."""
 
-GRAPHED_BYTES = 64 * 2**10
-"""Up to this size an operation is timed inside a CUDA graph as well: launching it takes longer than it does."""
+GRAPHED_BYTES = 16 * 2**20
+"""Up to this size an operation is timed inside a CUDA graph as well: launching it takes about as long, or longer."""
 
 TIMED_S = {"cuda": 0.2, "cpu": 0.1}
 """Seconds that the timed calls of one operation of one size take in all, by kind of device."""
 
 # Of a size, beside its timed calls: warm-up, filling and comparing. And what a start takes until the first of them.
-ASIDE_S = 0.15
+ASIDE_S = 0.05
 ASSUMED_START = 60.0
 # Beside a rank's buffers: what comparing takes at a time, the CUDA context and NCCL's own buffers.
 BESIDE_BYTES = {"cuda": 2 * GIB, "cpu": 256 * 2**20}

@@ -72,7 +72,8 @@ class Sample:
         return transfer, wait, len(known), sum(share.last == self.rank for share in known)
 
     def line(self) -> dict[str, Any]:
-        """The `sample` record of this rank."""
+        """The `sample` record of this rank, of an account with a window."""
+        assert self.window is not None
         transfer, wait, count, last = self.totals()
         # what stages wait for each other no rank has caused
         pairs = [
@@ -91,7 +92,7 @@ class Sample:
             "operations": count,
             "last": last,
             "waited_for": [{"rank": rank, "wait_s": waited} for rank, waited in blamed],
-            "step_s": None if self.window is None else self.window.seconds,
+            "step_s": self.window.seconds,
             **dict(zip(PARTS, self.parts(), strict=True)),
         }
 
@@ -116,16 +117,16 @@ class Sample:
         """The `collectives` record from the rows of the gathered ranks [ranks, n], of which the first is this one's."""
         told = self.told.record(rows[:, :OWN], self.told.source)
         alike = rows[rows[:, OWN - 1] == rows[0, OWN - 1]]
-        transfers, waits, totals, _ = alike[:, OWN:].split(WAITS, dim=1)
+        transfers, waits, _, _ = alike[:, OWN:].split(WAITS, dim=1)
         for (group, op), transfer, wait in zip(self.told.pairs, middle(transfers), middle(waits), strict=False):
             told["groups"][group][op] |= {"transfer_s": transfer, "wait_s": wait}
-        transfer, wait, *_ = middle(totals)
-        return {**told, "transfer_s": transfer, "wait_s": wait, "last": last(rows)}
+        return {**told, "last": last(rows)}
 
     def exposure(self, rows: Tensor) -> dict[str, Any]:
         """The `exposure` record from the same rows: medians over the ranks whose steps' parts are known."""
         assert self.told.timeline is not None
-        told = rows[:, -len(PARTS) - 1 :]
+        totals, told = rows[:, OWN:].split(WAITS, dim=1)[2:]
+        transfer, wait, *_ = middle(totals)
         known = told[~told[:, 1].isnan()]
         step, *found = middle(known if len(known) else told)
         return {
@@ -133,6 +134,8 @@ class Sample:
             "source": self.told.timeline.source,
             "partial": bool(rows[:, OWN - 2].any()) or len(known) < len(told),
             "ranks": len(known),
+            "transfer_s": transfer,
+            "wait_s": wait,
             "step_s": step,
             **dict(zip(PARTS, found, strict=True)),
         }

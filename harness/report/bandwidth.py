@@ -33,14 +33,14 @@ def busbw(curves: Sequence[Bandwidth], in_steps: dict[str, list[InStep]], short:
     def line(entry: Record) -> tuple[float, str]:
         return entry["busbw"] / 1e9, f"{number(entry['busbw'] / 1e9, 3)} GB/s"
 
-    data, panels = _lines(curves, short, line, graphs=False), _panels(curves)
+    data, panels = _lines(curves, short, line), _panels(curves)
     compared = {slug: mine for slug, all_ in in_steps.items() if (mine := [e for e in all_ if e.op in panels])}
     for index, (slug, operations) in enumerate(compared.items()):
         data += _symbols(operations, short[slug], SYMBOLS[index % len(SYMBOLS)], panels)
     layout = _layout(panels, "busbw (GB/s)", {"rangemode": "tozero"})
     caption = (
         "Lines: operations alone, fp32, S by nccl-tests' convention; median of batches of calls, each on the slowest "
-        f"rank. {_in_place(curves)}"
+        f"rank{_dotted(curves)}. {_in_place(curves)}"
     )
     if compared:
         caption += (
@@ -60,25 +60,28 @@ def small(curves: Sequence[Bandwidth], short: dict[str, str]) -> Figure:
         Bandwidth(curve.slug, curve.setting, [entry for entry in curve.entries if entry["bytes"] <= GRAPHED_BYTES])
         for curve in curves
     ]
-    data = _lines(few, short, line, graphs=True)
+    data = _lines(few, short, line)
     layout = _layout(_panels(few), "time (µs)", {"type": "log"})
     caption = (
-        "Operations of at most 64 KiB alone: one of many that the host launches one after another"
-        + (", and dotted inside CUDA graphs" if any(entry["graph"] for entry in _entries(few)) else "")
-        + "."
+        f"Operations of at most {size_text(GRAPHED_BYTES)} alone: one of many that the host launches one after another"
+        f"{_dotted(few)}."
     )
     return Figure("small-operations", "Time of small operations", caption, data, layout)
 
 
+def _dotted(curves: Sequence[Bandwidth]) -> str:
+    return ", and dotted inside CUDA graphs" if any(entry["graph"] for entry in _entries(curves)) else ""
+
+
 def _lines(
-    curves: Sequence[Bandwidth], short: dict[str, str], value: Callable[[Record], tuple[float, str]], graphs: bool
+    curves: Sequence[Bandwidth], short: dict[str, str], value: Callable[[Record], tuple[float, str]]
 ) -> list[Dict]:
     """A line for each curve, operation and way to launch it; a curve has one colour and one place in the legend."""
     panels, data = _panels(curves), list[Dict]()
     for index, curve in enumerate(curves):
         shown = False
         for op, panel in panels.items():
-            for graph in (False, True) if graphs else (False,):
+            for graph in (False, True):
                 mine = [entry for entry in curve.entries if (entry["op"], entry["graph"]) == (op, graph)]
                 if not mine:
                     continue

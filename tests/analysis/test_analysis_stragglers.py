@@ -128,12 +128,14 @@ def test_a_points_row_has_its_exposure(tmp_path):
     for step, transfer, wait in ((10, 0.01, 0.02), (11, 0.03, 0.001), (12, 0.02, 0.03)):
         known = {"compute_s": 0.05, "overlapped_s": 0.0, "bubble_s": None, "idle_s": 0.01, "step_s": STEP_S}
         told = {"exposed_transfer_s": transfer, "exposed_wait_s": wait, "ranks": 2, "partial": False, **known}
+        told |= {"transfer_s": transfer + 0.04, "wait_s": wait + 0.01}
         events.append(record("exposure", EPOCH, step=step, source="profiler", **told))
-    unknown = dict.fromkeys(PARTS, None) | {"step_s": STEP_S}
+    unknown = dict.fromkeys((*PARTS, "transfer_s", "wait_s"), None) | {"step_s": STEP_S}
     events.append(record("exposure", EPOCH, step=13, source="profiler", partial=True, ranks=0, **unknown))
     row = summarise(read_point(add_point(make_study(tmp_path), config, [(launch, events)])))
     assert row["exposed_comm_s"] == pytest.approx(0.031), "the median of sums, not the sum of medians"
     assert (row["exposed_transfer_s_p50"], row["exposed_wait_s_p50"], row["bubble_s_p50"]) == (0.02, 0.02, None)
+    assert (row["transfer_s_p50"], row["wait_s_p50"]) == (pytest.approx(0.06), pytest.approx(0.03))
 
 
 def test_the_slowest_rank_is_that_of_most_steps_and_by_how_much():

@@ -1,6 +1,7 @@
 """On a GPU: a pause between two steps is told by the device's clock, and progress by what the device has finished."""
 
 import json
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -17,7 +18,7 @@ PAUSES = {3: 0.2, 5: 0.3, 9: 0.2, STEPS: 0.3}
 
 
 def test_pauses_are_phases_between_steps_and_all_tiles(tmp_path):
-    run_ranks(1, recorded, "ddp", str(tmp_path), 0.0, 1e-3, 1, None, PAUSES, backend="nccl")
+    run_ranks(1, partial(recorded, "ddp", str(tmp_path), pauses=PAUSES), backend="nccl")
     phases = [record for record in records(tmp_path, "phase") if record["name"] == "checkpoint_stall"]
     # what the device still had to do when the pause began is a step's
     assert [record["duration_s"] for record in phases] == pytest.approx(list(PAUSES.values()), abs=0.1)

@@ -35,7 +35,7 @@ def test_a_rank_has_an_equal_part_of_what_is_called_in_whole_16_bytes() -> None:
 
 def test_a_figure_is_made_of_each_operation_and_size_and_of_small_ones_on_gpus_in_a_graph_too() -> None:
     on_gpus = plan_benchmark(benchmark(), True, None)
-    assert on_gpus.entries == 6 * (23 + 7)
+    assert on_gpus.entries == 6 * (23 + 15)
     assert on_gpus.seconds and on_gpus.gpu_hours == pytest.approx(on_gpus.seconds * 2 / 3600)
     on_cpus = plan_benchmark(benchmark(workload={"op": "all_gather", "max_bytes": 2 * KIB}), False, None)
     assert (on_cpus.operations, on_cpus.entries, on_cpus.seconds) == (("all_gather",), 2, None)

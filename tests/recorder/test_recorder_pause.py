@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +20,7 @@ PAUSES = {3: 0.2, 5: 0.3, 8: 0.2, 9: 0.2, STEPS: 0.3}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     made = tmp_path_factory.mktemp("paused")
-    run_ranks(2, recorded, "ddp", str(made), 0.0, 1e-3, 1, None, PAUSES)
+    run_ranks(2, partial(recorded, "ddp", str(made), pauses=PAUSES))
     return made
 
 
