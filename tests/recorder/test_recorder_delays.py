@@ -20,7 +20,7 @@ from harness.parallel.strategy import Strategy
 from harness.recorder import exchange
 from harness.recorder.exchange import Exchange
 from harness.recorder.operations import Operation, StepOperations
-from harness.recorder.sample import PARTS
+from harness.recorder.sample import PARTS, Window
 from harness.recorder.samples import Samples
 
 DELAY_S = 0.15
@@ -147,7 +147,7 @@ def differing() -> tuple[bool, int, list[bool]]:
     kept = Samples(Exchange(torch.device("cpu")), labels, 8, rank, writer if rank == 0 else None, node)
     same = Operation("all_reduce", "dp", 3, 1 << 20, 0.0, 0.5)
     more = Operation("all_reduce", "tp", 2, 1 << 20, 1.0, 0.5)
-    kept.add(StepOperations(1, [same, more] if rank == 0 else [same], partial=False), None)
+    kept.add(StepOperations(1, [same, more] if rank == 0 else [same], partial=False), Window(0, 2.0))
     kept.finish()
     (own,) = node.records
     return own["partial"], own["operations"], [record["partial"] for record in writer.records]
