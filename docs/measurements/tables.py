@@ -17,7 +17,7 @@ Columns = dict[str, Callable[[dict[str, str]], str]]
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
-MARK = re.compile(r"(<!-- (table|strategies): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- (table|strategies|collectives): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 COLUMNS: Columns = {
     "parallel": lambda row: row["parallel"],
     "nccl": lambda row: row["nccl"],
@@ -140,12 +140,38 @@ STRATEGY_COLUMNS: Columns = {
 WORDS = {"model", "parallel", "nccl", "with", "GB a step and rank", "loss"}
 """Columns that are not numbers."""
 
-KINDS_OF_TABLES = {"table": COLUMNS, "strategies": STRATEGY_COLUMNS}
+SIZES = {"1 KiB": 2**10, "16 MiB": 2**24, "256 MiB": 2**28, "4 GiB": 2**32}
+"""Of operations alone: the smallest is told by its time, the others by their bus bandwidth."""
+
+
+def collectives(study: str) -> str:
+    """The operations of a study's one point that timed collectives, one row each, by the faster way to launch them."""
+    [point] = (HERE / study / "points").iterdir()
+    lines = [
+        "| operation | 1 KiB, µs | " + " | ".join(f"{size}, GB/s" for size in [*SIZES][1:]) + " |",
+        "|---|" + "--:|" * len(SIZES),
+    ]
+    told: dict[str, dict[int, dict[str, Any]]] = {}
+    for entry in records(point, "benchmark"):
+        sizes = told.setdefault(entry["op"], {})
+        sizes[entry["bytes"]] = min(entry, sizes.get(entry["bytes"], entry), key=lambda one: one["duration_s"])
+    for op, sizes in told.items():
+        first, *others = SIZES.values()
+        cells = [f"{sizes[first]['duration_s'] * 1e6:.1f}", *(f"{sizes[size]['busbw'] / 1e9:.1f}" for size in others)]
+        lines.append(f"| {op} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+KINDS_OF_TABLES: dict[str, Callable[[str], str]] = {
+    "table": lambda study: table(study, COLUMNS),
+    "strategies": lambda study: table(study, STRATEGY_COLUMNS),
+    "collectives": collectives,
+}
 
 
 def filled(page: str) -> str:
     """The page with every marked table made anew."""
-    return MARK.sub(lambda mark: mark[1] + table(mark[3], KINDS_OF_TABLES[mark[2]]) + mark[4], page)
+    return MARK.sub(lambda mark: mark[1] + KINDS_OF_TABLES[mark[2]](mark[3]) + mark[4], page)
 
 
 if __name__ == "__main__":
