@@ -17,7 +17,7 @@ DELAYS = json.loads(os.environ.get("DELAYS", "{}"))
 SCHEDULED = {
     name: {int(step): seconds for step, seconds in DELAYS.get(name, {}).items()} for name in ("data", "pauses")
 }
-RUN, TRAIN = worker.run, worker.train
+RUN, TRAIN = worker.run, worker.train_point
 
 
 class Witness:
@@ -73,10 +73,10 @@ def main() -> None:
         witness.saw("run")
         RUN(*arguments)
 
-    def train(trained, data, rate, steps, recorder):
-        TRAIN(trained, SlowData(data, witness), rate, steps, Pausing(recorder, witness))
+    def train(config, trained, data, recorder):
+        TRAIN(config, trained, SlowData(data, witness), Pausing(recorder, witness))
 
-    worker.run, worker.train = run, train
+    worker.run, worker.train_point = run, train
     worker.main()
 
 

@@ -6,10 +6,10 @@ import torch
 import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from harness import worker
 from harness.parallel.mesh import Mesh
 from harness.plan.model import parameters
 from harness.study.collect import collect
+from harness.training import point
 
 POINT = "model=70b parallel=fsdp parallel.tp=8 nodes=16 gpus_per_node=8 precision=bf16 hardware=h100_sxm"
 
@@ -19,9 +19,9 @@ def held_by_rank_0(results) -> None:
     (config,) = collect(POINT.split(), False, lambda: 0)
     ranks = config.nodes * config.gpus_per_node
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
-    worker.initialize = lambda *_, **__: None
+    point.initialize = lambda *_, **__: None
     device = torch.device("cpu")
-    trained = worker.build(config, Mesh("cpu", worker.arranged(config)), device)
+    trained = point.build(config, Mesh("cpu", point.arranged(config)), device)
     held = list(trained.model.parameters())
     results.put(
         {
