@@ -76,7 +76,7 @@ def _facts(document: dict[str, Any]) -> list[str]:
     rate, fraction = number(document["goodput_tokens_per_s"]), percent(document["goodput_fraction"])
     efficiency = f"goodput efficiency {percent(document['goodput_efficiency'])}"
     if document["goodput_peak"]:
-        efficiency += f" of {document['goodput_peak']} on each GPU"
+        efficiency += f" of {document['goodput_peak']} on each rank"
     lost = NONE if document["lost_steps"] is None else f"{document['lost_steps']:,}"
     facts = [
         f"goodput {rate} tokens/s over {document['gpus']} ranks; {fraction} of the wall-clock productive; {efficiency}",

@@ -61,7 +61,7 @@ def test_efficiency_is_known_where_the_study_has_a_point_on_one_gpu(tmp_path):
     assert document["goodput_peak"] == "tiny-ddp-n1x1"
     peak = 128 * make_config().local_batch / 0.25
     assert document["goodput_efficiency"] == pytest.approx(document["goodput_tokens_per_s"] / (2 * peak))
-    assert "of tiny-ddp-n1x1 on each GPU" in printed(document)
+    assert "of tiny-ddp-n1x1 on each rank" in printed(document)
 
 
 def test_a_point_that_has_not_started_has_no_figures(tmp_path):
