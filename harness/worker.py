@@ -89,9 +89,9 @@ def run(
             snapshot_when_full(files.folder / "profile" / f"oom.rank{place.rank}.pickle")
         recorder, ranges = recorder_of(config, place, mesh.labels, files), ranges_of(config, place.rank)
         with devices_watched(config, place, files):
-            with recorder.phase("profiling"):
+            with files.phase("profiling"):
                 matmul = ceiling(product_type(config), recorder.exchange, place.device)
-            with recorder.phase("model_build"), within(ranges, "model_build") if ranges else nullcontext():
+            with files.phase("model_build"), within(ranges, "model_build") if ranges else nullcontext():
                 trained = build(config, mesh, place.device)
                 data = open_data(config, trained, place.device)
                 if place.rank == 0:
@@ -111,14 +111,12 @@ def time_collectives(run_dir: Path, attempt: int, place: Place, environment: dic
     config = read_config(run_dir)
     with Files(run_dir / "attempts" / str(attempt), attempt, place) as files:
         join(place)
-        hosts = gather_hosts(place, environment)
-        joined, wanted = time.perf_counter(), sizes(config, place.device_type)
-        files.write("phase", name="rendezvous", start=start, duration_s=joined - begin)
-        files.enter("model_build")
-        lying = Buffers(*buffers(config, wanted[-1]), place.device)
-        if place.rank == 0:
-            files.write("start", **NOT_TRAINED, **surroundings(place, hosts, files.folder / "logs", environment))
-        files.write("phase", name="model_build", start=start + joined - begin, duration_s=time.perf_counter() - joined)
+        hosts, wanted = gather_hosts(place, environment), sizes(config, place.device_type)
+        files.write("phase", name="rendezvous", start=start, duration_s=time.perf_counter() - begin)
+        with files.phase("model_build"):
+            lying = Buffers(*buffers(config, wanted[-1]), place.device)
+            if place.rank == 0:
+                files.write("start", **NOT_TRAINED, **surroundings(place, hosts, files.folder / "logs", environment))
         files.enter("step")
         with devices_watched(config, place, files):
             clock = CudaClock() if place.cuda else HostClock()

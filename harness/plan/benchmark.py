@@ -57,6 +57,10 @@ def plan_benchmark(config: Config, gpus: bool, memory_limit: int | None) -> Benc
             f"gpus_per_node={config.gpus_per_node}: workload=collectives needs at least 2 ranks, for one has nobody to "
             "exchange with"
         )
+    if config.profile.kind != "none":
+        raise ValueError(
+            f"profile={config.profile.kind}: looks at steps of training, which workload=collectives has not"
+        )
     names, wanted = operations(config), sizes(config, device)
     if not any(called(op, size, ranks) for op in names for size in wanted):
         raise ValueError(

@@ -1,6 +1,9 @@
 """The files that a rank writes into its attempt's folder."""
 
 import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -40,6 +43,16 @@ class Files:
         """Note that the first rank is in this phase of the ledger from now on."""
         if self.progress is not None:
             self.progress.enter(phase)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Record a phase of the ledger around what runs inside, also where that fails."""
+        start, begin = time.time(), time.perf_counter()
+        self.enter(name)
+        try:
+            yield
+        finally:
+            self.write("phase", name=name, start=start, duration_s=time.perf_counter() - begin)
 
     def __enter__(self) -> Self:
         return self

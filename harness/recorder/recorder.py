@@ -116,16 +116,6 @@ class Recorder:
             self.writer.write(kind, **record)
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Record a phase of the ledger around what runs inside, also where that fails."""
-        start, begin = time.time(), time.perf_counter()
-        self._enter(name)
-        try:
-            yield
-        finally:
-            self.write("phase", name=name, start=start, duration_s=time.perf_counter() - begin)
-
-    @contextmanager
     def pause(self, name: str) -> Iterator[None]:
         """Record a phase of the ledger between two steps: after `step_done`, before the next `data_ready`.
 

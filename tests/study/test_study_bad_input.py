@@ -81,6 +81,7 @@ MISTAKES = [
     ("workload=collectives", "gpus_per_node=1: workload=collectives needs at least 2 ranks"),
     ("workload=collectives gpus_per_node=2 workload.min_bytes=2048 workload.max_bytes=1024", "must be at most"),
     ("workload=collectives gpus_per_node=2 workload.max_bytes=3000", "workload.max_bytes=3000: must be a power of two"),
+    ("workload=collectives gpus_per_node=2 profile=torch", "profile=torch: looks at steps of training"),
     ("workload=collectives gpus_per_node=2 workload.op=reduce", "workload.op=reduce: choose one of all, all_reduce"),
     ("gpus_per_node=65", "gpus_per_node=65"),
     ("gpus_per_node=0", "gpus_per_node=0: must be at least 1"),
