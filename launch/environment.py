@@ -69,7 +69,7 @@ def build(
     """The environment of a point's processes: the caller's own, what the point asks for, and what measuring needs.
 
     What measuring needs wins over what was there, and yields to what is asked for. `gpus` is the number of GPUs of a
-    host, 0 where ranks are CPU processes.
+    host, 0 where ranks are CPU processes; `calls_per_step` is 0 where no steps of training are measured.
     """
     inherited = dict(os.environ)
     found = ambient()
@@ -81,7 +81,8 @@ def build(
     if gpus:
         entries = max(FEWEST_ENTRIES, STEPS_IN_RING * calls_per_step)
         added |= {
-            "TORCH_NCCL_ENABLE_TIMING": "1",
+            # two events around every collective, which where nothing else runs would be a part of what is timed
+            **({"TORCH_NCCL_ENABLE_TIMING": "1"} if calls_per_step else {}),
             "TORCH_FR_BUFFER_SIZE": str(entries),
             "NCCL_DEBUG": "INFO",
             "NCCL_DEBUG_SUBSYS": "INIT,ENV",

@@ -23,8 +23,8 @@ from launch.devices import Machine, machine
 
 FOLDER = Path(".bench/recorder")
 ON_GPUS = ("model=1b", "parallel=fsdp", "precision=bf16", "compile=true", "seq_len=8192", "local_batch=2", "steps=85")
-ON_CPUS = ("model=tiny", "parallel=fsdp", "gpus_per_node=2", "seq_len=128", "local_batch=4", "steps=165")
-"""On CPUs steps of about 0.1 s: long beside a millisecond, short enough for 160 of them in each of ten launches."""
+ON_CPUS = ("model=tiny", "parallel=fsdp", "gpus_per_node=2", "seq_len=256", "local_batch=6", "steps=85")
+"""On CPUs steps of about 0.2 s: as long beside what the recorder does as those of 1b on a GPU."""
 
 FEWEST_PAIRS = 5
 FEWEST_WINDOWS = 3

@@ -166,6 +166,7 @@ class Recorder:
                 window = Window(began, self.clock.seconds(begin, end))
             self.samples.add(told, window)
         if next_sampled:
+            self.exchange.settle()
             self.sampler.before_sampled_step(step + 1)
         self._begin()
 
@@ -257,8 +258,6 @@ class Recorder:
                 self.exchange.reduce(floats / self.world_size, dist.ReduceOp.SUM),
             )
         )
-        if self.device.type == "cpu":
-            self._emit(self.flushed.pop())
 
     def _emit(self, flush: Flush) -> None:
         """Write the records of steps whose numbers have come from all ranks."""

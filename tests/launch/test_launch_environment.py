@@ -69,6 +69,12 @@ def test_measuring_variables_are_for_gpus_and_yield_to_the_person(monkeypatch: p
     assert made({"NCCL_DEBUG": "TRACE"}).effective["NCCL_DEBUG"] == "TRACE"
 
 
+def test_what_times_collectives_by_itself_has_no_events_of_pytorch_around_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCH_NCCL_ENABLE_TIMING", raising=False)
+    assert "TORCH_NCCL_ENABLE_TIMING" not in made(calls=0).variables
+    assert "TORCH_FR_BUFFER_SIZE" in made(calls=0).added
+
+
 def test_a_rank_has_its_devices_share_of_the_cores_or_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     assert made(gpus=4).added["OMP_NUM_THREADS"] == "16"
