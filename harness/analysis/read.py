@@ -54,6 +54,8 @@ class Study:
                 yield read_point(folder)
             except ValueError as error:
                 self.warnings.append(str(error))
+            except OSError as error:
+                self.warnings.append(f"point {folder.name} is left out: {error}")
 
 
 @functools.cache
