@@ -41,5 +41,7 @@ def conclude(held: Lease, outcome: Outcome, attempt: int) -> Outcome:
         write_status(run_dir, outcome.status, outcome.reason, outcome.rank, outcome.host, attempt=attempt)
     except OSError as error:
         was = f"{outcome.status}: {outcome.reason}" if outcome.reason else outcome.status
-        return Outcome("failed", f"how it ended could not be written ({error}); it was {was}", outcome.rank, outcome.host)
+        return Outcome(
+            "failed", f"how it ended could not be written ({error}); it was {was}", outcome.rank, outcome.host
+        )
     return outcome
