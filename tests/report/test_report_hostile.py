@@ -112,5 +112,9 @@ def test_nothing_of_it_runs_in_a_browser_and_all_of_it_is_text(hostile, tmp_path
     assert found.foreign == []
     [root] = re.findall(r"<html[^>]*>", loaded.stdout)
     assert "data-ran" not in root
-    # in tables and in figures' own texts
     assert sum(f"<script>{RUNS}</script>" in text for text in found.text) > 20
+    # figures take some HTML in their texts, and drop the rest
+    legends = re.findall(r'class="legendtext"[^>]*>(.*?)</text>', loaded.stdout)
+    named = [text for text in legends if "tiny" in text]
+    assert named
+    assert all("&lt;script&gt;" in text for text in named)
