@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from omegaconf import OmegaConf
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from harness.collectives.benchmark import benchmark
@@ -35,10 +34,11 @@ from harness.recorder.files import Files
 from harness.recorder.out_of_memory import snapshot_when_full
 from harness.recorder.ranges import within
 from harness.recorder.surroundings import affinity, cores_here, device_name, nccl_start, nvidia_smi, versions
+from harness.stored import stored_config
 from harness.training.data import Source
 from harness.training.loop import Observer
 from harness.training.point import arranged, build, open_data, settle, train_point
-from launch.environment import changed
+from launch.environment import changed, hidden
 
 NOT_TRAINED = dict.fromkeys(("parameters", "tokens_per_step", "strategy", "data", "types"))
 """What a `start` record says of training where there is none."""
@@ -54,7 +54,7 @@ def main() -> None:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("this point was planned on GPUs, and torch finds no usable CUDA device here")
     place, environment = here(arguments.device)
-    work = time_collectives if times_collectives(read_config(arguments.run_dir)) else run
+    work = time_collectives if times_collectives(stored_config(arguments.run_dir)) else run
     # all that trains lives in here and is gone before the group is: gloo can abort otherwise
     work(arguments.run_dir, arguments.attempt, place, environment)
     leave()
@@ -79,7 +79,7 @@ def run(
     """
     start, begin = time.time(), time.perf_counter()
     check_environment(run_dir, environment)
-    config = read_config(run_dir)
+    config = stored_config(run_dir)
     with Files(run_dir / "attempts" / str(attempt), attempt, place) as files:
         join(place)
         mesh = Mesh(place.device_type, arranged(config))
@@ -108,7 +108,7 @@ def time_collectives(run_dir: Path, attempt: int, place: Place, environment: dic
     """Time the collectives of the point of a run directory and write its records."""
     start, begin = time.time(), time.perf_counter()
     check_environment(run_dir, environment)
-    config = read_config(run_dir)
+    config = stored_config(run_dir)
     with Files(run_dir / "attempts" / str(attempt), attempt, place) as files:
         join(place)
         hosts, wanted = gather_hosts(place, environment), sizes(config, place.device_type)
@@ -141,13 +141,6 @@ def check_environment(run_dir: Path, environment: dict[str, str]) -> None:
             f"{found[0]}{more}; something between the launcher and the rank, such as an image's environment, has "
             "changed it"
         )
-
-
-def read_config(run_dir: Path) -> Config:
-    """The configuration of a run directory's point."""
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(run_dir / "config.yaml")))
-    assert isinstance(config, Config)
-    return config
 
 
 def gather_hosts(place: Place, environment: dict[str, str]) -> dict[str, object]:
@@ -193,7 +186,7 @@ def surroundings(place: Place, hosts: dict[str, object], logs: Path, environment
         **hosts,
         "oversubscribed": place.local_world_size > available,
         "versions": versions(),
-        "nccl": nccl_start(logs, environment),
+        "nccl": nccl_start(logs, hidden(environment)),
         "topology": nvidia_smi("topo", "-m") if cuda else None,
     }
 

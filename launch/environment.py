@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 MARKER = "HARNESS_POINT"
+HIDDEN = "***"
 SOURCE = Path(__file__).resolve().parent.parent
 FEWEST_ENTRIES = 2000  # PyTorch's own default for the flight recorder's ring
 STEPS_IN_RING = 8  # the recorder reads a step that lies five steps back
@@ -25,7 +26,11 @@ RECORDED = re.compile(
 )
 # images carry it as a label of their own, and NCCL does not read it
 LABELS = frozenset({"NCCL_VERSION"})
-SECRET = re.compile(r"key|token|secret|passw|credential|auth|psk", re.IGNORECASE)
+SECRET = re.compile(r"key|token|secret|(?<!by)pass|credential|auth|psk", re.IGNORECASE)
+# what services' keys look like, and an address with a password, whatever the name they stand under
+KEY = re.compile(
+    r"\b(?:hf_|gh[oprsu]_|github_pat_|glpat-|xox[abeprs]-|sk-|AKIA|ASIA|wandb_v1_)[\w-]{16,}|\w+://[^/\s]*:[^/\s]*@"
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Environment:
             "other": {
                 name: value
                 for name, value in sorted(self.variables.items())
-                if RECORDED.fullmatch(name) and not SECRET.search(name) and name not in self.added
+                if RECORDED.fullmatch(name) and not secret(name, value) and name not in self.added
             },
         }
 
@@ -77,6 +82,7 @@ def build(
     for name in cleared:
         del inherited[name]
     wanted = {name: text(value) for name, value in requested.items()}
+    secrets = any(secret(name, value) for name, value in inherited.items() if name.startswith("NCCL_"))
     added = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads(gpus))}
     if gpus:
         entries = max(FEWEST_ENTRIES, STEPS_IN_RING * calls_per_step)
@@ -85,7 +91,8 @@ def build(
             **({"TORCH_NCCL_ENABLE_TIMING": "1"} if calls_per_step else {}),
             "TORCH_FR_BUFFER_SIZE": str(entries),
             "NCCL_DEBUG": "INFO",
-            "NCCL_DEBUG_SUBSYS": "INIT,ENV",
+            # NCCL's log would tell every variable that it reads
+            "NCCL_DEBUG_SUBSYS": "INIT" if secrets else "INIT,ENV",
             "NCCL_DEBUG_FILE": str(logs / "nccl.%h.%p.log"),
         }
     added |= {"PYTHONPATH": import_path(), MARKER: str(run_dir)}
@@ -101,7 +108,7 @@ def threads(gpus: int) -> int:
 def changed(document: Mapping[str, Any], variables: Mapping[str, str]) -> list[str]:
     """What is otherwise in `variables` than env.json says of NCCL's variables, a clause for each.
 
-    Of those that name a secret only the presence is compared, and no value is shown.
+    Of those that hold a secret only the presence is compared, and no value is shown.
     """
     asked = document["effective"]
     found = hidden({name: value for name, value in variables.items() if name.startswith("NCCL_")})
@@ -114,9 +121,8 @@ def changed(document: Mapping[str, Any], variables: Mapping[str, str]) -> list[s
 
 def difference(name: str, asked: str | None, found: str | None) -> str:
     """How a variable is and how it should be, on one line whatever the values hold."""
-    secret = SECRET.search(name)
-    there = "not set" if found is None else "set" if secret else json.dumps(found)
-    wanted = "none" if asked is None else "one" if secret else json.dumps(asked)
+    there = "not set" if found is None else "set" if found == HIDDEN else json.dumps(found)
+    wanted = "none" if asked is None else "one" if asked == HIDDEN else json.dumps(asked)
     return f"{name} is {there} on this rank, where {wanted} was asked for"
 
 
@@ -125,9 +131,14 @@ def ambient() -> dict[str, str]:
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith("NCCL_")}
 
 
+def secret(name: str, value: Any) -> bool:
+    """Whether a variable's name says that it holds a secret, or its value looks like one."""
+    return bool(SECRET.search(name) or KEY.search(str(value)))
+
+
 def hidden(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """The variables with the values of those that name a secret left out."""
-    return {name: "***" if SECRET.search(name) else value for name, value in variables.items()}
+    """The variables with the values of those that hold a secret left out."""
+    return {name: HIDDEN if secret(name, value) else value for name, value in variables.items()}
 
 
 def text(value: Any) -> str:
@@ -142,12 +153,12 @@ def hidden_files(variables: Mapping[str, str]) -> list[Path]:
 
 
 def described(path: Path) -> dict[str, Any]:
-    """A hidden file's existence, hash and lines."""
+    """A hidden file's existence, hash and lines, without what is secret in them."""
     try:
         content = path.read_bytes()
     except OSError:
         return {"path": str(path), "exists": path.exists(), "sha256": None, "lines": None}
-    lines = content.decode(errors="replace").splitlines()
+    lines = masked(content.decode(errors="replace").splitlines())
     return {"path": str(path), "exists": True, "sha256": hashlib.sha256(content).hexdigest(), "lines": lines}
 
 
@@ -165,13 +176,13 @@ def mask(word: str) -> str:
     """`key=***` for a key that names a secret; addresses lose their user and password, long hexadecimal words go."""
     key, sign, _ = word.partition("=")
     if sign and SECRET.search(key):
-        return f"{key}=***"
-    return re.sub(r"\b[0-9a-fA-F]{32,}\b", "***", without_credentials(word))
+        return f"{key}={HIDDEN}"
+    return re.sub(r"\b[0-9a-fA-F]{32,}\b", HIDDEN, KEY.sub(HIDDEN, without_credentials(word)))
 
 
 def without_credentials(address: str) -> str:
-    """An address without user, password and query."""
-    return re.sub(r"(\w+://[^?\s]*)\?\S*", r"\1", re.sub(r"(\w+://)[^/\s@]*@", r"\1", address))
+    """An address without user, password and query; a password may have an @ of its own."""
+    return re.sub(r"(\w+://[^?\s]*)\?\S*", r"\1", re.sub(r"(\w+://)[^/\s]*@", r"\1", address))
 
 
 def own() -> dict[str, str]:

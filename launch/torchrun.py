@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.environment import SECRET, Environment
+from launch.environment import Environment, secret
 
 WORKER = "harness.worker"
 FIRST_HOST = "FIRST_HOST"
@@ -65,7 +65,7 @@ def logged(logs: Path, node: int) -> str:
 def script(words: list[str], environment: Environment, run_dir: Path) -> str:
     """A shell script that runs the same command by hand, in a copy, so that the point's own record stays as it is."""
     variables = {**environment.added, **environment.effective, **environment.requested}
-    variables = {name: value for name, value in variables.items() if not SECRET.search(name)}
+    variables = {name: value for name, value in variables.items() if not secret(name, value)}
     lines = [
         "#!/bin/sh",
         "# Runs this point again by hand in a new folder; the point's own record stays as it is.",

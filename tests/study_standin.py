@@ -53,6 +53,10 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         subprocess.Popen([sys.executable, "-c", SLEEPER], start_new_session=True)
         time.sleep(600)
+    elif mode == "moved":  # as by a person, or a file server that is gone
+        study = Path(sys.argv[1]).parents[1]
+        study.rename(study.with_name("away"))
+        time.sleep(600)
     elif mode == "vanish":  # as if the disk were gone
         shutil.rmtree(Path(sys.argv[1]).parents[1])
     elif mode == "leaving":  # ends well, but leaves something behind

@@ -54,6 +54,8 @@ class Study:
                 yield read_point(folder)
             except ValueError as error:
                 self.warnings.append(str(error))
+            except OSError as error:
+                self.warnings.append(f"point {folder.name} is left out: {error}")
 
 
 @functools.cache
@@ -182,7 +184,8 @@ def _document(path: Path, warnings: list[str]) -> Record | None:
 def _config(path: Path) -> Config:
     """The resolved configuration. Plain YAML: merging through OmegaConf takes 12 to 20 ms a point."""
     try:
-        values = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        values = yaml.load(path.read_bytes(), Loader=loader)  # noqa: S506
         config = _build(Config, values)
     except FileNotFoundError:
         raise ValueError(f"point {path.parent.name} is left out: it has no config.yaml") from None

@@ -13,8 +13,9 @@ from harness.bench.stopwatch import Stopwatch
 from harness.parallel.mesh import Mesh
 from harness.place import Place, join, leave
 from harness.recorder.clock import CudaClock, HostClock
+from harness.stored import stored_config
 from harness.training.point import arranged, build, open_data, settle, train_point
-from harness.worker import here, read_config, run
+from harness.worker import here, run
 
 
 @record
@@ -46,7 +47,7 @@ def recorded(run_dir: Path, attempt: int, place: Place, environment: dict[str, s
 
 def bare(run_dir: Path, place: Place) -> list[float]:
     """Seconds of each step of the same point with nothing else attached."""
-    config, stopwatch = read_config(run_dir), stopwatch_of(place)
+    config, stopwatch = stored_config(run_dir), stopwatch_of(place)
     join(place)
     trained = build(config, Mesh(place.device_type, arranged(config)), place.device)
     data = open_data(config, trained, place.device)

@@ -21,9 +21,10 @@ from harness.parity.bare import train_bare
 from harness.parity.compare import Told
 from harness.place import join, leave
 from harness.plan.batch import tokens_per_step
+from harness.stored import stored_config
 from harness.training.data import source
 from harness.training.point import arranged, build, open_data
-from harness.worker import here, read_config
+from harness.worker import here
 
 
 @record
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--bare", action="store_true")
     parser.add_argument("--device", choices=("cuda", "cpu"), required=True)
     arguments = parser.parse_args()
-    config = read_config(arguments.folder)
+    config = stored_config(arguments.folder)
     place = here(arguments.device)[0]
     # no TF32: its products differ in the fourth digit with their shapes
     torch.set_float32_matmul_precision("highest")

@@ -52,13 +52,11 @@ def doubts(env: dict[str, str]) -> list[str]:
 
 
 def _text(name: str, value: Any) -> str:
-    """The value as it would stand in the environment."""
+    """The value as it would stand in the environment. That of a variable which is not known is not shown."""
     if not name.startswith("NCCL_"):
-        raise ValueError(
-            f"nccl.env.{name}={value}: only NCCL_* variables belong here; set others where harness is started"
-        )
+        raise ValueError(f"nccl.env.{name}: only NCCL_* variables belong here; set others where harness is started")
     if name not in VARIABLES:
-        raise ValueError(f"nccl.env.{name}={value}: NCCL documents no such variable{nearest(name, list(VARIABLES))}")
+        raise ValueError(f"nccl.env.{name}: NCCL documents no such variable{nearest(name, list(VARIABLES))}")
     if VARIABLES[name].secret:
         raise ValueError(f"nccl.env.{name}: would be recorded; set it in the environment where harness starts instead")
     if name == "NCCL_DEBUG_FILE":

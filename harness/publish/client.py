@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,5 +112,6 @@ def _settings() -> wandb.Settings:
 
 
 def sentence(error: Exception) -> str:
-    """An error on one line, without its class where it says something."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]
+    """An error on one line, without its class where it says something, and without an address's user and password."""
+    said = re.sub(r"(\w+://)[^/\s]*@", r"\1", " ".join(str(error).split()))
+    return (said or type(error).__name__)[:300]

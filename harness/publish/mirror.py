@@ -178,12 +178,15 @@ def main() -> int:
     os.environ["WANDB_SILENT"] = "true"
     try:
         mirror = Mirror(arguments.run_dir.resolve(), arguments.publish)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, mirror.told_to_end)
+        return mirror.run()
     except ValueError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, mirror.told_to_end)
-    return mirror.run()
+    except OSError as error:  # a disk that is full or gone; the records that are there can be published later
+        print(f"the mirror ends: {error}", file=sys.stderr)  # noqa: T201
+        return 1
 
 
 if __name__ == "__main__":

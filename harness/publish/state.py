@@ -29,12 +29,12 @@ class State:
 
 
 def read(run_dir: Path) -> State | None:
-    """The state that a run directory holds, or None where no mirror was there."""
+    """The state that a run directory holds, or None where no mirror was there or its file is damaged."""
     try:
         document = json.loads((run_dir / "mirror.json").read_bytes())
-    except FileNotFoundError:
+        return State(**{key: document[key] for key in State.__dataclass_fields__})
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return State(**{key: document[key] for key in State.__dataclass_fields__})
 
 
 def write(run_dir: Path, state: State) -> None:

@@ -2,9 +2,12 @@
 
 import json
 import math
+import os
 import queue
 import threading
 import time
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,11 @@ def finite(value: Any) -> Any:
 
 
 class EventWriter:
-    """Appends records to a file in the background; `close` writes what is left and raises what went wrong."""
+    """Appends records to a file in the background.
+
+    What goes wrong there is raised by the next `write`, so that no run goes on without its records, and by `close`,
+    which writes what is left.
+    """
 
     def __init__(self, path: Path, attempt: int) -> None:
         self.path, self.attempt = path, attempt
@@ -36,6 +43,8 @@ class EventWriter:
 
     def write(self, kind: str, **record: Any) -> None:
         """Queue one record; the thread that trains does not wait for the disk."""
+        if self.error is not None:
+            raise self.error
         whole = {"schema": SCHEMA, "kind": kind, "time": time.time(), "attempt": self.attempt, **record}
         self.waiting.put(json.dumps(finite(whole), allow_nan=False) + "\n")
 
@@ -48,10 +57,31 @@ class EventWriter:
     def _work(self) -> None:
         try:
             # unbuffered, so that a record reaches the file in one write and a kill tears at most the last
-            with open(self.path, "ab", buffering=0) as file:
+            with open(self.path, "a+b", buffering=0) as file:
+                if torn(file):
+                    append(file, b"\n")
                 while (line := self.waiting.get()) is not None:
-                    file.write(line.encode())
+                    append(file, line.encode())
         except OSError as error:
-            self.error = error
+            self.error = OSError(error.errno, error.strerror, str(self.path))
             while self.waiting.get() is not None:
                 continue
+
+
+def torn(file: FileIO) -> bool:
+    """Whether the file ends in the middle of a line, as of a writer that was killed."""
+    size = os.fstat(file.fileno()).st_size
+    return size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
+
+
+def append(file: FileIO, line: bytes) -> None:
+    """Add a line, whole or not at all: a disk that becomes full within it has its part taken away again."""
+    start = os.fstat(file.fileno()).st_size
+    try:
+        written = 0
+        while written < len(line):
+            written += file.write(line[written:])
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(file.fileno(), start)
+        raise

@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -58,8 +58,8 @@ class Files:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.node.close()
-        if self.events is not None:
-            self.events.close()
-        if self.progress is not None:
-            self.progress.close()
+        # a disk that is full hides no other reason of the end
+        with suppress(OSError) if error is not None else nullcontext(), ExitStack() as closing:
+            for file in (self.progress, self.events, self.node):
+                if file is not None:
+                    closing.callback(file.close)

@@ -21,11 +21,11 @@ class Progress:
     """The line of one attempt.
 
     Each write is one system call of microseconds into memory that the kernel keeps: a killed process can't tear it, as
-    it could a mapped page, nor is a full disk a signal that ends training.
+    it could a mapped page, nor is a full disk a signal that ends training. OSError, with the path, where it fails.
     """
 
     def __init__(self, path: Path, attempt: int, phase: str) -> None:
-        self.attempt, self.phase = attempt, phase
+        self.path, self.attempt, self.phase = path, attempt, phase
         self.first: int | None = None
         self.first_time: float | None = None
         self.step: int | None = None
@@ -73,4 +73,7 @@ class Progress:
             }
         )
         assert len(line) < WIDTH, line
-        os.pwrite(self.file, f"{line:<{WIDTH - 1}}\n".encode(), 0)
+        try:
+            os.pwrite(self.file, f"{line:<{WIDTH - 1}}\n".encode(), 0)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from harness.recorder.counters import interfaces, ports
@@ -64,7 +65,8 @@ class Telemetry:
         }
 
     def _work(self) -> None:
-        while not self.leaving.is_set():
+        with suppress(OSError):  # raised where the rank writes its own records, or closes them
+            while not self.leaving.is_set():
+                self.writer.write("telemetry", **self.poll())
+                self.leaving.wait(self.every_s)
             self.writer.write("telemetry", **self.poll())
-            self.leaving.wait(self.every_s)
-        self.writer.write("telemetry", **self.poll())

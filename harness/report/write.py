@@ -90,5 +90,5 @@ def _summary(document: dict[str, Any]) -> str:
     findings = "".join(f"- {tables.plain(line)}\n" for line in lines)
     title = tables.plain(f"Scaling study {document['study']}")
     rows = document["points"]
-    about = f"{tally(rows)}." + f" {tables.plain(', '.join(ran(rows)))}." * bool(rows)
+    about = f"{tables.plain(tally(rows))}." + f" {tables.plain(', '.join(ran(rows)))}." * bool(rows)
     return f"# {title}\n\n{findings}\n{about}\n\n{tables.markdown(rows)}"

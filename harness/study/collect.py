@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import GROUPS, Config, describe, nearest, walk
 from harness.study.conf import CONF, options
+from launch.environment import KEY
 
 CHOSEN = (*GROUPS, "experiment")
 VARIABLES = "nccl.env"
@@ -78,13 +79,17 @@ def resolved(config: DictConfig) -> Config:
 
 def checked(loader: ConfigLoader, word: str) -> str:
     """The word as Hydra takes it, once its key and its group option are known to exist."""
-    if "=" not in word and not word.startswith("~"):
+    name, sign, value = word.partition("=")
+    if KEY.search(word):
+        raise ValueError(f"{name if sign else '…'}: holds what looks like a key or a password, and would be recorded")
+    if "${" in value:
+        raise ValueError(f"{word}: refers to another value, or to the environment; write the value itself")
+    if not sign and not word.startswith("~"):
         raise ValueError(f"{word}: write key=value")
     try:
         override = OverridesParser.create(loader).parse_overrides([word])[0]
     except HydraException as error:
-        key, _, value = word.partition("=")
-        raise ValueError(f"{word}: not readable; quote the value, twice for the shell: '{key}=\"{value}\"'") from error
+        raise ValueError(f"{word}: not readable; quote the value, twice for the shell: '{name}=\"{value}\"'") from error
     key = override.key_or_group
     if key in CHOSEN:
         check_choice(override)

@@ -3,19 +3,21 @@
 import json
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file's content at once, so that no reader ever sees half of it."""
+    """Replace the file's content at once, so that no reader ever sees half of it; OSError with its path."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         draft.write_text(text)
         os.replace(draft, path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise type(error)(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

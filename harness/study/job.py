@@ -6,9 +6,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from harness.config import Config
+from harness.stored import stored_config
 from harness.study import lease
 from harness.study.controller import run_all
 from harness.study.planning import plan_all
@@ -25,9 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="harness.study.job", description="Runs a point in its job.")
     parser.add_argument("run_dir", type=Path)
     run_dir = parser.parse_args().run_dir
-    stored = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(run_dir / "config.yaml"))
-    config = OmegaConf.to_object(stored)
-    assert isinstance(config, Config)
+    config = stored_config(run_dir)
     # planned for the hosts that the job has got
     point = Point(replace(config, launcher=replace(config.launcher, kind="srun")))
     assert point.run_dir == run_dir, (point.run_dir, run_dir)

@@ -64,10 +64,10 @@ def plant(point: Point) -> None:
         write_text(draft / "config.yaml", yaml_of(point))
         write_status(draft, "pending")
         os.rename(draft, point.run_dir)
-    except OSError:
+    except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         if not point.run_dir.exists():  # else another controller was faster
-            raise
+            raise type(error)(error.errno, error.strerror, str(point.run_dir)) from error
 
 
 def write_config(point: Point) -> None:

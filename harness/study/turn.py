@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.study import lease
-from harness.study.attempt import TAKEN_OVER, run_attempt
+from harness.study.attempt import run_attempt
 from harness.study.command import attempt_dir, commanded
+from harness.study.disk import conclude, reserve
 from harness.study.events import Pace
 from harness.study.files import read_json, write_json, write_text
 from harness.study.interruption import Interruption
@@ -154,6 +155,7 @@ def run(planned: Planned, position: int, title: str, session: Session, held: lea
         try:
             environment, command = describe(planned, session)
             write_status(run_dir, "running", attempt=0)
+            reserve(run_dir)
             outcome = session.links.check(planned, session.launcher, held, session.interruption, tell)
             if outcome is None:
                 say(f"{title}: started, {counted(point.ranks, 'rank')}")
@@ -178,15 +180,13 @@ def run(planned: Planned, position: int, title: str, session: Session, held: lea
                 pace.read_on()
         except OSError as error:
             outcome = Outcome("failed", f"the controller met an error: {error}")
-        else:
-            outcome = outcome if held.ours() else TAKEN_OVER
-        if held.ours():
-            write_status(run_dir, outcome.status, outcome.reason, outcome.rank, outcome.host, attempt=0)
+        outcome = conclude(held, outcome, attempt=0)
         session.remaining.took(planned, time.monotonic() - begin)
         figures = [*pace.figures(), f"{time.monotonic() - begin:.1f} s"]
         say(f"{title}: {outcome.status}, {', '.join(figures)}" + (f"; {outcome.reason}" if outcome.reason else ""))
-    if (mirrored := read_json(run_dir / "mirror.json")) and mirrored.get("reason"):
-        say(f"{title}: W&B mirror {mirrored.get('mode_used') or 'nowhere'}: {mirrored['reason']}")
+    with suppress(OSError, ValueError):  # it is only told, and how the point ended is known
+        if (mirrored := read_json(run_dir / "mirror.json")) and mirrored.get("reason"):
+            say(f"{title}: W&B mirror {mirrored.get('mode_used') or 'nowhere'}: {mirrored['reason']}")
     return outcome
 
 

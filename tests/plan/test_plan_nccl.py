@@ -61,8 +61,8 @@ def test_what_the_documentation_allows_passes(env: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        ({"NCCL_AGLO": "ring"}, "nccl.env.NCCL_AGLO=ring: .*did you mean 'NCCL_ALGO'"),
-        ({"TORCH_NCCL_ENABLE_TIMING": 1}, "nccl.env.TORCH_NCCL_ENABLE_TIMING=1: only NCCL_"),
+        ({"NCCL_AGLO": "ring"}, "nccl.env.NCCL_AGLO: .*did you mean 'NCCL_ALGO'"),
+        ({"TORCH_NCCL_ENABLE_TIMING": 1}, "nccl.env.TORCH_NCCL_ENABLE_TIMING: only NCCL_"),
         ({"NCCL_ALGO": "rnig"}, "nccl.env.NCCL_ALGO=rnig: must be ring, tree"),
         ({"NCCL_ALGO": "all_reduce:ring"}, "NCCL_ALGO=all_reduce:ring: must be"),
         ({"NCCL_ALGO": "allreduce:ring;tree"}, "must be"),

@@ -41,6 +41,7 @@ def ever_as_fast(offline_s, once, root, mirrors):
     return False
 
 
+@pytest.mark.slow
 def test_with_the_server_down(offline_s, tmp_path):
     url, mirrors = wandb_stub.closed_url(), []
     assert ever_as_fast(offline_s, lambda root: run(root, "online", url), tmp_path, mirrors)
@@ -48,6 +49,7 @@ def test_with_the_server_down(offline_s, tmp_path):
     assert all(mirror["reason"] for mirror in mirrors)
 
 
+@pytest.mark.slow
 def test_with_a_server_that_never_answers(offline_s, tmp_path):
     with wandb_stub.serving() as stub:
         stub.silent = True

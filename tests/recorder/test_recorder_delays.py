@@ -1,6 +1,8 @@
 """On gloo ranks: who is late by a known time is named, and the others' waiting is that time."""
 
+import functools
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -26,8 +28,6 @@ from harness.recorder.samples import Samples
 DELAY_S = 0.15
 """Long against what the ranks of a busy machine keep each other waiting."""
 
-TP = {"degrees": {"tp": 2}}
-
 
 def sleeps(late: int, seconds: float, trained: Strategy) -> None:
     """Make one rank sleep in each backward pass, before its first block's."""
@@ -36,7 +36,19 @@ def sleeps(late: int, seconds: float, trained: Strategy) -> None:
         block.register_full_backward_pre_hook(lambda *_: time.sleep(seconds))
 
 
-def delayed(folder: Path, ranks: int, kind: str, late: int | None, **how) -> Arrivals:
+@pytest.fixture(scope="module")
+def delayed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Arrivals]]:
+    """A run's folder, and who came last in it; the same run is made once for all tests."""
+
+    @functools.cache
+    def run(ranks: int, kind: str, late: int | None, degree: str | None = None) -> tuple[Path, Arrivals]:
+        folder = tmp_path_factory.mktemp("delayed")
+        return folder, delay(folder, ranks, kind, late, **({"degrees": {degree: 2}} if degree else {}))
+
+    return run
+
+
+def delay(folder: Path, ranks: int, kind: str, late: int | None, **how) -> Arrivals:
     """Who came last in a run with every third step sampled, one of whose ranks is late."""
     spoil = None if late is None else partial(sleeps, late, DELAY_S)
     # a late rank sleeps in each microbatch
@@ -57,44 +69,44 @@ def waited(folder: Path, late: int) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("ranks", "kind", "how"),
-    [(2, "ddp", {}), (2, "fsdp", {}), (2, "fsdp", TP), (4, "ddp", {})],
+    ("ranks", "kind", "degree"),
+    [(2, "ddp", None), (2, "fsdp", None), (2, "fsdp", "tp"), (4, "ddp", None)],
     ids=["ddp on 2", "fsdp on 2", "tp on 2", "ddp on 4"],
 )
-def test_a_rank_that_is_late_is_named_with_how_late_it_is(tmp_path, ranks, kind, how):
-    found = delayed(tmp_path, ranks, kind, 1, **how).straggler
+def test_a_rank_that_is_late_is_named_with_how_late_it_is(delayed, ranks, kind, degree):
+    found = delayed(ranks, kind, 1, degree)[1].straggler
     assert found is not None
     assert found.rank == 1
     assert found.caused_s == pytest.approx(DELAY_S, rel=0.1)
 
 
-def test_every_other_rank_waits_as_long_as_one_is_late(tmp_path):
-    delayed(tmp_path, 2, "ddp", 1)
-    assert waited(tmp_path, 1) == pytest.approx([DELAY_S], rel=0.1)
+def test_every_other_rank_waits_as_long_as_one_is_late(delayed):
+    folder, _ = delayed(2, "ddp", 1, None)
+    assert waited(folder, 1) == pytest.approx([DELAY_S], rel=0.1)
 
 
-def test_of_groups_that_wait_for_each_other_the_one_rank_that_is_late_is_named(tmp_path):
+def test_of_groups_that_wait_for_each_other_the_one_rank_that_is_late_is_named(delayed):
     """Ranks 0 and 1 share layers, and so do 2 and 3; 0 and 2, 1 and 3 share parameters."""
-    found = delayed(tmp_path, 4, "fsdp", 3, **TP)
+    _, found = delayed(4, "fsdp", 3, "tp")
     assert found.straggler is not None
     assert found.straggler.rank == 3
 
 
 @pytest.mark.parametrize(
-    ("ranks", "kind", "how"),
-    [(2, "ddp", {}), (2, "fsdp", {}), (2, "fsdp", TP), (4, "fsdp", {}), (2, "ddp", {"degrees": {"pp": 2}})],
+    ("ranks", "kind", "degree"),
+    [(2, "ddp", None), (2, "fsdp", None), (2, "fsdp", "tp"), (4, "fsdp", None), (2, "ddp", "pp")],
     ids=["ddp on 2", "fsdp on 2", "tp on 2", "fsdp on 4", "pp on 2"],
 )
-def test_with_nobody_late_nobody_is_named(tmp_path, ranks, kind, how):
+def test_with_nobody_late_nobody_is_named(delayed, ranks, kind, degree):
     """The stages of a pipeline end one after another, for which none of them is to blame."""
-    assert delayed(tmp_path, ranks, kind, None, **how).straggler is None
+    assert delayed(ranks, kind, None, degree)[1].straggler is None
 
 
-def test_records_say_who_came_last_and_how_long_it_was_waited_for(tmp_path):
+def test_records_say_who_came_last_and_how_long_it_was_waited_for(delayed):
     """In the last of ddp's all-reduces; of two ranks one waits, and the median is half of that."""
-    found = delayed(tmp_path, 2, "ddp", 0)
+    folder, found = delayed(2, "ddp", 0, None)
     assert found.last_rank == 0
-    told = records(tmp_path, "collectives")
+    told = records(folder, "collectives")
     assert len(told) == 6
     for record in told:
         assert (record["last"], record["partial"]) == ({"rank": 0, "share": 1.0}, False)
@@ -103,17 +115,17 @@ def test_records_say_who_came_last_and_how_long_it_was_waited_for(tmp_path):
     assert median(record["groups"]["dp"]["all_reduce"]["wait_s"] for record in told) == pytest.approx(
         DELAY_S / 2, rel=0.1
     )
-    exposed = records(tmp_path, "exposure")
+    exposed = records(folder, "exposure")
     assert median(record["wait_s"] for record in exposed) == pytest.approx(DELAY_S / 2, rel=0.1)
     assert median(record["exposed_wait_s"] for record in exposed) == pytest.approx(DELAY_S / 2, rel=0.1)
 
 
-@pytest.mark.parametrize(("kind", "how", "stages"), [("ddp", {}, False), ("ddp", {"degrees": {"pp": 2}}, True)])
-def test_every_ranks_parts_tile_its_step_and_pipelines_alone_have_a_bubble(tmp_path, kind, how, stages):
-    delayed(tmp_path, 2, kind, None, **how)
-    told = samples(tmp_path)
+@pytest.mark.parametrize(("degree", "stages"), [(None, False), ("pp", True)])
+def test_every_ranks_parts_tile_its_step_and_pipelines_alone_have_a_bubble(delayed, degree, stages):
+    folder, _ = delayed(2, "ddp", None, degree)
+    told = samples(folder)
     assert len(told) == 12
-    for record in [*told, *records(tmp_path, "exposure")]:
+    for record in [*told, *records(folder, "exposure")]:
         jsonschema.validate(record, validator().schema)
         assert (record["bubble_s"] is not None) == stages
     for record in told:

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from run_dirs import validator
+from study_command import QUICK, Command
 
 from harness.study import lease
 
@@ -166,6 +167,29 @@ def test_a_damaged_lease_goes_stale_like_any_other(tmp_path: Path) -> None:
     held = lease.acquire(tmp_path)
     assert held is not None
     held.release()
+
+
+def test_a_clock_that_goes_ahead_of_the_file_servers_deserts_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lease(tmp_path, host="elsewhere")
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 2 * lease.STALE_S)
+    assert not lease.deserted(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["lease.json"]
+
+
+def test_two_controllers_at_once_share_a_study_and_run_each_point_once(tmp_path: Path) -> None:
+    command = Command(tmp_path, {})
+    words = ("run", "-m", "seed=0,1,2", *QUICK)
+    both = [command.start(*words, stand_in="ok") for _ in range(2)]
+    said = [process.communicate(timeout=120) for process in both]
+    assert [(process.returncode, err) for process, (_, err) in zip(both, said, strict=True)] == [(0, "")] * 2
+    assert [status["status"] for status in command.status().values()] == ["ok"] * 3
+    assert len(list(tmp_path.rglob("launch.json"))) == 3
+    assert sum(out.count("started, 1 rank") for out, _ in said) == 3
+    assert sum(out.count(": skipped, ") for out, _ in said) == 3
+    assert not list(tmp_path.rglob("*lease*"))
 
 
 def test_who_waits_for_a_point_can_be_told_to_stop(tmp_path: Path) -> None:

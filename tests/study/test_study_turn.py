@@ -94,22 +94,22 @@ def test_a_point_that_cannot_be_planted_at_first_is_planted_in_its_turn(
     assert not list((tmp_path / "default").glob(".*"))
 
 
-@pytest.mark.parametrize("damage", ["", "[]", '{"sta', None])
-def test_a_point_whose_status_is_lost_or_damaged_keeps_its_record_and_runs_again(
-    tmp_path: Path, damage: str | None
-) -> None:
-    two_points(tmp_path)
-    path = min((tmp_path / "default" / "points").glob("*/status.json"))
-    record = (path.parent / "attempts" / "0" / "events.jsonl").read_text()
-    if damage is None:
-        path.unlink()
-    else:
-        path.write_text(damage)
-    assert controller.run(["seed=0,1", f"root={tmp_path}", *QUICK], True) == 0
-    assert json.loads(path.read_text())["status"] == "ok"
-    old = path.parent.with_name(f"{path.parent.name}~1")
-    assert (old / "attempts" / "0" / "events.jsonl").read_text() == record
-    assert (path.parent / "attempts" / "0" / "events.jsonl").read_text().count('"kind": "end"') == 1
+def test_points_whose_status_is_lost_or_damaged_keep_their_records_and_run_again(tmp_path: Path) -> None:
+    words = ["seed=0,1,2,3", f"root={tmp_path}", *QUICK]
+    assert controller.run(words, True) == 0
+    paths = sorted((tmp_path / "default" / "points").glob("*/status.json"))
+    records = [(path.parent / "attempts" / "0" / "events.jsonl").read_text() for path in paths]
+    for path, damage in zip(paths, ["", "[]", '{"sta', None], strict=True):
+        if damage is None:
+            path.unlink()
+        else:
+            path.write_text(damage)
+    assert controller.run(words, True) == 0
+    for path, record in zip(paths, records, strict=True):
+        assert json.loads(path.read_text())["status"] == "ok"
+        old = path.parent.with_name(f"{path.parent.name}~1")
+        assert (old / "attempts" / "0" / "events.jsonl").read_text() == record
+        assert (path.parent / "attempts" / "0" / "events.jsonl").read_text().count('"kind": "end"') == 1
 
 
 def test_a_writer_leaves_no_draft(tmp_path: Path) -> None:

@@ -16,8 +16,6 @@ from harness.parallel import collectives, prefix
 from harness.parallel.context import ContextParallel
 from harness.parallel.kernels import KERNELS, Part, choose
 
-HOW = ("all_gather", "ulysses")
-
 
 @pytest.fixture(scope="module")
 def reference():
@@ -123,7 +121,7 @@ def test_attention_in_parts_is_that_of_the_whole(device, dtype, backend, kv_head
     assert told < (2e-2 if dtype == torch.bfloat16 else 1e-5)
 
 
-@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("how", ["all_gather", pytest.param("ulysses", marks=pytest.mark.slow)])
 def test_attention_of_shared_sequences_compiles_to_one_graph(how):
     assert max(run_ranks(2, largest_difference, how, 4, 20, True)) < 5e-6
 
@@ -139,23 +137,27 @@ def test_ranks_share_out_the_work_under_the_causal_mask():
 
 
 PARITY = [
-    (2, "fsdp", {"cp": 2}, "all_gather", "dense"),
     (2, "ddp", {"cp": 2}, "all_gather", "moe"),
     (2, "fsdp", {"cp": 2}, "all_gather", "mla"),
     (4, "fsdp", {"cp": 4}, "all_gather", "moe"),
     (4, "hsdp", {"cp": 2, "replicas": 2}, "all_gather", "dense"),
-    (4, "ddp", {"cp": 2}, "all_gather", "mla"),
-    (2, "ddp", {"cp": 2}, "ulysses", "dense"),
     (2, "fsdp", {"cp": 2}, "ulysses", "moe"),
     (4, "fsdp", {"cp": 4}, "ulysses", "mla"),
+]
+MORE = [
+    (2, "fsdp", {"cp": 2}, "all_gather", "dense"),
+    (4, "ddp", {"cp": 2}, "all_gather", "mla"),
+    (2, "ddp", {"cp": 2}, "ulysses", "dense"),
     (4, "fsdp", {"cp": 2}, "ulysses", "dense"),
 ]
 
 
 @pytest.mark.parametrize(
     ("world", "kind", "degrees", "how", "shape"),
-    PARITY,
-    ids=["-".join([kind, *(f"{k}{v}" for k, v in d.items()), f"of{w}", how, s]) for w, kind, d, how, s in PARITY],
+    [*PARITY, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE)],
+    ids=[
+        "-".join([kind, *(f"{k}{v}" for k, v in d.items()), f"of{w}", how, s]) for w, kind, d, how, s in PARITY + MORE
+    ],
 )
 def test_shared_sequences_equal_the_bare_module(world, kind, degrees, how, shape, reference):
     train = functools.partial(tiny.through_strategy, degrees=degrees, context=how, shape=shape)
@@ -165,7 +167,12 @@ def test_shared_sequences_equal_the_bare_module(world, kind, degrees, how, shape
 
 @pytest.mark.parametrize(
     ("degree", "how", "shape"),
-    [("tp", "all_gather", "dense"), ("tp", "ulysses", "mla"), ("pp", "all_gather", "mla"), ("pp", "ulysses", "dense")],
+    [
+        ("tp", "all_gather", "dense"),
+        pytest.param("tp", "ulysses", "mla", marks=pytest.mark.slow),
+        pytest.param("pp", "all_gather", "mla", marks=pytest.mark.slow),
+        ("pp", "ulysses", "dense"),
+    ],
 )
 def test_shared_layers_or_stages_of_shared_sequences_equal_the_bare_module(degree, how, shape, reference):
     train = functools.partial(tiny.through_strategy, degrees={"cp": 2, degree: 2}, context=how, shape=shape)
@@ -173,7 +180,12 @@ def test_shared_layers_or_stages_of_shared_sequences_equal_the_bare_module(degre
 
 
 @pytest.mark.parametrize(
-    ("how", "checkpointing"), [("all_gather", "selective"), ("all_gather", "full"), ("ulysses", "full")]
+    ("how", "checkpointing"),
+    [
+        ("all_gather", "selective"),
+        pytest.param("all_gather", "full", marks=pytest.mark.slow),
+        ("ulysses", "full"),
+    ],
 )
 def test_recomputed_microbatches_equal_one_batch(how, checkpointing, reference):
     train = functools.partial(
@@ -221,7 +233,7 @@ def scale(trained) -> None:
         ("all_gather", "reduction of gradients"),
         ("ulysses", "exchange of gradients"),
         ("all_gather", "positions"),
-        ("ulysses", "positions"),
+        pytest.param("ulysses", "positions", marks=pytest.mark.slow),
         ("all_gather", "whole sequences' counts"),
         ("all_gather", "scale of gradients"),
     ],
@@ -249,6 +261,7 @@ def masks() -> list[int]:
     return [seq for seq, _ in model.attend.masks]
 
 
+@pytest.mark.slow
 def test_exchanged_heads_are_masked_over_whole_sequences():
     """And no mask is made within a block, where a compiler could not."""
     assert run_ranks(2, masks)[0] == [tiny.SEQ]

@@ -86,19 +86,28 @@ def test_selective_checkpointing_repeats_the_rest_but_no_product_and_no_attentio
     assert selective["aten.silu"] == full["aten.silu"] == plain["aten.silu"] + forward["aten.silu"]
 
 
-@pytest.mark.parametrize("how", ["selective", "full"])
+KINDS = [("dense", {}), ("mla", {}), ("dense", {"tp": 2}), ("mla", {"cp": 2}), ("moe", {"ep": 2}), ("mla", {"ep": 2})]
+
+
 @pytest.mark.parametrize(
-    ("shape", "degrees"),
-    [("dense", {}), ("mla", {}), ("dense", {"tp": 2}), ("mla", {"cp": 2}), ("moe", {"ep": 2}), ("mla", {"ep": 2})],
-    ids=["dense", "mla", "dense-tp", "mla-cp", "moe-ep", "mla-ep"],
+    ("shape", "degrees", "how"),
+    [
+        *((*kind, "selective") for kind in KINDS),
+        *(pytest.param(*kind, "full", marks=pytest.mark.slow if kind[1] else ()) for kind in KINDS),
+    ],
+    ids=["-".join((shape, *degrees, how)) for how in ("selective", "full") for shape, degrees in KINDS],
 )
 def test_checkpointing_leaves_the_numbers_alone(shape, degrees, how):
     told = train("fsdp", shape=shape, degrees=degrees, checkpointing=how)
     assert tiny.agree(told, reference(shape))
 
 
-def exchanged(shape, degrees, how):
-    """How often each collective is called inside the blocks in a step."""
+def exchanged(shape, degrees):
+    """How often each collective is called inside the blocks in a step, by what is checkpointed."""
+    return [calls(shape, degrees, how) for how in HOWS]
+
+
+def calls(shape, degrees, how):
     trained = tiny.build("fsdp", CPU, degrees, shape, checkpointing=how)
     batch = tiny.data(*trained.coordinates, 1, CPU).batch(1)
     with Watch() as watch:
@@ -110,10 +119,10 @@ def exchanged(shape, degrees, how):
     ("shape", "degrees"), [("dense", {"tp": 2}), ("dense", {"cp": 2}), ("mla", {"ep": 2})], ids=["tp", "cp", "ep"]
 )
 def test_selective_checkpointing_repeats_no_communication(shape, degrees):
-    none, selective, full = (run_ranks(2, exchanged, shape, degrees, how)[0] for how in HOWS)
+    none, selective, full = run_ranks(2, exchanged, shape, degrees)[0]
     waits = "_c10d_functional.wait_tensor"
-    for calls in (none, selective, full):
-        assert calls.pop(waits)  # of what is there already it costs nothing
+    for counted in (none, selective, full):
+        assert counted.pop(waits)  # of what is there already it costs nothing
     assert selective == none
     assert sum(full.values()) > sum(none.values())
 
@@ -142,6 +151,7 @@ def compiled(how):
     return sum(kept.values()), math.sqrt(sum(p.grad.double().square().sum().item() for p in model.parameters()))
 
 
+@pytest.mark.slow
 def test_compiled_blocks_keep_what_their_checkpointing_says():
     (none, norm), (selective, selective_norm), (full, full_norm) = (run_ranks(1, compiled, how)[0] for how in HOWS)
     assert none > selective > full
@@ -178,9 +188,9 @@ def test_bf16_state_halves_the_moments_and_leaves_the_first_step_alone(kind):
     ("kind", "how"),
     [
         ("fsdp", {}),
-        ("fsdp", {"degrees": {"tp": 2}}),
+        pytest.param("fsdp", {"degrees": {"tp": 2}}, marks=pytest.mark.slow),
         ("fsdp", {"shape": "moe", "degrees": {"ep": 2}}),
-        ("zero2", {}),
+        pytest.param("zero2", {}, marks=pytest.mark.slow),
         ("zero3", {}),
     ],
     ids=str,

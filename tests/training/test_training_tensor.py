@@ -28,19 +28,19 @@ def trained(world, accumulation=1, kind="fsdp", degrees=None, **how):
 
 
 PARITY = [
-    (4, "fsdp", {"tp": 2}, "dense"),
+    pytest.param(4, "fsdp", {"tp": 2}, "dense", marks=pytest.mark.slow),
     (4, "fsdp", {"tp": 2}, "moe"),
     (4, "fsdp", {"tp": 2}, "mla"),
     (4, "fsdp", {"tp": 2}, "uneven"),
     (4, "fsdp", {"tp": 4}, "dense_4"),
     (4, "fsdp", {"tp": 4}, "moe_4"),
-    (4, "fsdp", {"tp": 4}, "mla"),
+    pytest.param(4, "fsdp", {"tp": 4}, "mla", marks=pytest.mark.slow),
     (4, "hsdp", {"replicas": 2, "tp": 2}, "dense"),
-    (4, "hsdp", {"replicas": 2, "tp": 2}, "moe"),
-    (4, "hsdp", {"replicas": 2, "tp": 2}, "mla"),
+    pytest.param(4, "hsdp", {"replicas": 2, "tp": 2}, "moe", marks=pytest.mark.slow),
+    pytest.param(4, "hsdp", {"replicas": 2, "tp": 2}, "mla", marks=pytest.mark.slow),
     (4, "fsdp", {"cp": 2, "tp": 2}, "moe"),
     # copies that are sharded too
-    (8, "hsdp", {"replicas": 2, "tp": 2}, "dense"),
+    pytest.param(8, "hsdp", {"replicas": 2, "tp": 2}, "dense", marks=pytest.mark.slow),
     pytest.param(8, "hsdp", {"replicas": 2, "tp": 2}, "mla", marks=pytest.mark.slow),
 ]
 

@@ -1,0 +1,120 @@
+"""The page of a stranger's study: what its files say appears as text, and nothing of it runs."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+from plotly.offline import get_plotlyjs
+from run_dirs import add_point, demo_study, make_config, make_timed
+from test_report_browser import browse
+
+from harness.config import Workload
+from harness.report import report, table
+
+RUNS = "document.documentElement.dataset.ran=1"
+PAYLOAD = f"<script>{RUNS}</script><img src=x onerror={RUNS}><a href=javascript:{RUNS}>|\"'</title></style>$title[/b]`"
+# What a reader of the files goes by; any other value of these leaves a record or a point out.
+STRUCTURE = {
+    *("kind", "role", "op", "source", "type", "parameters", "compute", "reduce", "accumulate", "master", "moments"),
+    *("status", "scaling", "schedule", "wandb", "dtype", "state", "activation_checkpointing", "attention", "balance"),
+}
+
+
+def poison(value, key=None):
+    """The value with the payload behind every text in it that is free."""
+    if isinstance(value, dict):
+        if value.get("kind") == "phase":
+            return value
+        return {name: poison(item, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [poison(item, key) for item in value]
+    return f"{value}{PAYLOAD}" if isinstance(value, str) and key not in STRUCTURE else value
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """The report of a study whose every file, and every folder's name, was written by somebody who means ill."""
+    study = demo_study(tmp_path_factory.mktemp("hostile"), "study<img src=x onerror=alert(1)>", reason="reason")
+    config = make_config("ddp", 2, workload=Workload("collectives", "collectives"))
+    add_point(study, config, [make_timed(config, {"all_reduce": {1024: 1e-4, 2**20: 1e-3}})])
+    for number, point in enumerate(sorted((study / "points").iterdir())):
+        for path in point.rglob("*"):
+            if path.suffix == ".json":
+                path.write_text(json.dumps(poison(json.loads(path.read_text()))))
+            elif path.suffix == ".jsonl":
+                records = [json.dumps(poison(json.loads(line))) for line in path.read_text().splitlines()]
+                path.write_text("\n".join([*records, '{"torn <script>']))
+            elif path.name == "config.yaml":
+                path.write_text(yaml.safe_dump(poison(yaml.safe_load(path.read_text()))))
+        if number == 4:
+            status = json.loads((point / "status.json").read_text())
+            (point / "status.json").write_text(json.dumps({**status, "status": PAYLOAD}))
+        point.rename(point.with_name(f"{number}<img src=x onerror={RUNS}>"))
+    (study / "points" / "<b onclick=alert(1)>damaged").mkdir()
+    return report(study)
+
+
+def test_every_point_is_there_in_spite_of_its_texts(hostile):
+    assert len(hostile["points"]) == 5
+    assert len(hostile["warnings"]) >= 1
+    assert any("damaged" in warning for warning in hostile["warnings"])
+    table(hostile)
+
+
+def test_the_summary_holds_no_html(hostile):
+    summary = Path(hostile["paths"]["summary"]).read_text()
+    assert "&lt;script&gt;" in summary
+    assert not re.search(r"<[a-zA-Z/!]", summary)
+
+
+class Elements(HTMLParser):
+    """The elements of a page that the payload would bring, were it not text, and all of the page's text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.foreign, self.text = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        told = [value for name, value in attributes if name.startswith("on") or str(value).startswith("javascript:")]
+        if tag in ("img", "b") or told:
+            self.foreign.append((tag, attributes))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_has_no_element_that_comes_of_a_text(hostile):
+    page = Path(hostile["paths"]["page"]).read_text()
+    found = Elements(page)
+    assert found.foreign == []
+    assert page.count("</title>") == 1 + get_plotlyjs().count("</title>")
+    assert page.count("<script") == 2 + page.count('<script type="application/json"') + get_plotlyjs().count("<script")
+    assert sum(PAYLOAD in text for text in found.text) > 10
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium (Debian package `chromium`)")
+def test_nothing_of_it_runs_in_a_browser_and_all_of_it_is_text(hostile, tmp_path):
+    hover = "for (const plot of document.querySelectorAll('.plot'))"
+    hover += " Plotly.Fx.hover(plot, [{curveNumber: 0, pointNumber: 0}])"
+    hovering = tmp_path / "hovering.html"
+    script = f"<script>addEventListener('load', () => setTimeout(() => {{ {hover} }}, 2000))</script>"
+    hovering.write_text(Path(hostile["paths"]["page"]).read_text().replace("</body>", f"{script}</body>"))
+    loaded = browse(hovering, tmp_path, "--dump-dom")
+    assert "CONSOLE" not in loaded.stderr
+    assert loaded.stdout.count('class="main-svg"') >= 5
+    assert loaded.stdout.count('class="hovertext"') >= 3
+    found = Elements(loaded.stdout)
+    assert found.foreign == []
+    [root] = re.findall(r"<html[^>]*>", loaded.stdout)
+    assert "data-ran" not in root
+    assert sum(f"<script>{RUNS}</script>" in text for text in found.text) > 20
+    # figures take some HTML in their texts, and drop the rest
+    legends = re.findall(r'class="legendtext"[^>]*>(.*?)</text>', loaded.stdout)
+    named = [text for text in legends if "tiny" in text]
+    assert named
+    assert all("&lt;script&gt;" in text for text in named)
