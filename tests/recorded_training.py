@@ -18,6 +18,7 @@ from harness.recorder.nodes import node_file
 from harness.recorder.progress import Progress
 from harness.recorder.recorder import Recorder
 from harness.recorder.samples import Samples
+from harness.training.between import Between
 from harness.training.loop import train
 
 STEPS, WARMUP, EVERY = 23, 3, 10
@@ -96,7 +97,13 @@ def recorded(
         torch.cuda.synchronize()
     begin = time.perf_counter()
     try:
-        train(trained, SlowToStart(batches, data_s), lambda step: lr, STEPS, Pausing(recorder, pauses or {}))
+        train(
+            trained,
+            SlowToStart(batches, data_s),
+            lambda step: lr,
+            Pausing(recorder, pauses or {}),
+            Between(STEPS),
+        )
     finally:
         wall = time.perf_counter() - begin
         node.close()

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed import checkpoint
-from torch.distributed.checkpoint import CheckpointException, FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 from harness.parallel.state import State
@@ -38,7 +39,7 @@ def save(folder: Path, share: State, group: dist.ProcessGroup | None) -> list[Pa
         with warnings.catch_warnings():
             # of a rank alone, for which no group is needed
             warnings.filterwarnings("ignore", "torch.distributed is disabled")
-            checkpoint.save(share, storage_writer=FileSystemWriter(folder), process_group=group)
+            state_dict_saver.save(share, storage_writer=FileSystemWriter(folder), process_group=group)
     except CheckpointException as error:
         raise OSError(told(error)) from error
     rank = dist.get_rank()
@@ -47,7 +48,7 @@ def save(folder: Path, share: State, group: dist.ProcessGroup | None) -> list[Pa
 
 def load(folder: Path, state: State) -> None:
     """Copy what a folder holds into the tensors of the same names."""
-    checkpoint.load(state, storage_reader=Reader(folder))
+    state_dict_loader.load(state, storage_reader=Reader(folder))
 
 
 def told(error: CheckpointException) -> str:
