@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,10 +17,8 @@ from harness.parallel.strategy import Strategy
 from harness.training import manifest, random_states
 
 
-class Tell(Protocol):
-    """Writes a record, on the first rank."""
-
-    def __call__(self, kind: str, /, **record: Any) -> None: ...
+Tell = Callable[..., None]
+"""Writes a record of a kind, by its fields, on the first rank."""
 
 
 class Checkpoints:
