@@ -127,6 +127,8 @@ class Recorder:
     def begin_at(self, step: int, council: Council) -> None:
         """The attempt's first step, and who is to hear what the ranks say."""
         self.first, self.done, self.council = step, step - 1, council
+        if self.profiled and step >= self.profiled[0]:
+            self.profiled = range(0)  # its start is past
 
     def write(self, kind: str, **record: Any) -> None:
         if self.writer is not None:

@@ -16,7 +16,6 @@ from harness.parallel.state import State
 from harness.parallel.strategy import Strategy
 from harness.training import manifest, random_states
 
-
 Tell = Callable[..., None]
 """Writes a record of a kind, by its fields, on the first rank."""
 
