@@ -63,10 +63,11 @@ def recorded(
     every: int = EVERY,
     spoil: Callable[[Strategy], None] | None = None,
     pauses: dict[int, float] | None = None,
+    between: Callable[[Strategy, Recorder], Between] | None = None,
 ) -> tuple[float, int]:
     """Train with the recorder, the strategy built as `how` says, with pauses after some steps.
 
-    `spoil` is called with the strategy before the first step. Returns the wall seconds of the loop between two
+    `spoil` is called with the strategy before the first step; `between` makes what lies between steps. Returns the wall seconds of the loop between two
     synchronisations, and the bytes of all gradients of this rank's parts.
     """
     rank = torch.distributed.get_rank()
@@ -93,6 +94,8 @@ def recorded(
         compiled=trained.options.compile,
         progress=Progress(Path(folder) / "progress.json", 0, "model_build") if rank == 0 else None,
     )
+    gap = between(trained, recorder) if between is not None else Between(STEPS)
+    recorder.begin_at(gap.first, gap)
     if cuda:
         torch.cuda.synchronize()
     begin = time.perf_counter()
@@ -102,7 +105,7 @@ def recorded(
             SlowToStart(batches, data_s),
             lambda step: lr,
             Pausing(recorder, pauses or {}),
-            Between(STEPS),
+            gap,
         )
     finally:
         wall = time.perf_counter() - begin

@@ -61,6 +61,8 @@ class Between:
     def ends_after(self, step: int) -> bool:
         """Write the step's checkpoint where one is due; whether it is the last step, before its time."""
         self.step = step
+        if self.stop is not None:
+            self.stop.step_ended()
         ends = step < self.steps and (self.failed or self.signal > 0)
         if self.interval is not None and not self.failed and (ends or self.interval.due(step)):
             assert self.checkpoints is not None
@@ -68,7 +70,10 @@ class Between:
                 self.interval.written(self.checkpoints.write(step))
             # of a write in the background it is known later
             self.failed = self.checkpoints.error is not None
-        return step < self.steps and (ends or self.failed)
+        ends = step < self.steps and (ends or self.failed)
+        if self.stop is not None and step < self.steps and not ends:
+            self.stop.step_begins()
+        return ends
 
     def settle(self) -> None:
         """After the last step: wait for what is still being written."""
