@@ -67,8 +67,8 @@ def recorded(
 ) -> tuple[float, int]:
     """Train with the recorder, the strategy built as `how` says, with pauses after some steps.
 
-    `spoil` is called with the strategy before the first step; `between` makes what lies between steps. Returns the wall seconds of the loop between two
-    synchronisations, and the bytes of all gradients of this rank's parts.
+    `spoil` is called with the strategy before the first step; `between` makes what lies between steps. Returns the wall
+    seconds of the loop between two synchronisations, and the bytes of all gradients of this rank's parts.
     """
     rank = torch.distributed.get_rank()
     cuda = torch.distributed.get_backend() == "nccl"
