@@ -204,6 +204,30 @@ class Profile:
 
 
 @dataclass
+class Checkpoint:
+    """When the state of training is written, from which a later attempt of a point goes on."""
+
+    name: str = option("none", "the chosen option's name")
+    kind: str = option(
+        "none",
+        "when: never, every so many steps or seconds, or as often as costs least (auto)",
+        choices=("none", "steps", "seconds", "auto"),
+    )
+    every: float | None = option(None, "steps, seconds: how many from one checkpoint to the next", above=0)
+    mode: str = option(
+        "sync",
+        "training waits for the whole write (sync), or for a copy to the host's memory (async)",
+        choices=("sync", "async"),
+    )
+    keep: int = option(2, "how many of the last ones are kept", least=1)
+    failure_hours: float = option(
+        50_677.0,
+        "auto: hours between two failures of one GPU; 54 days × 16,384 GPUs ÷ 419 failures (arXiv:2407.21783, 3.3.4)",
+        above=0,
+    )
+
+
+@dataclass
 class Hardware:
     """The machine to plan for; `auto` plans for this one."""
 
@@ -268,6 +292,7 @@ class Config:
     launcher: Launcher = field(default_factory=Launcher, metadata={"help": "how processes start"})
     record: Record = field(default_factory=Record, metadata={"help": "what is recorded"})
     profile: Profile = field(default_factory=Profile, metadata={"help": "a profiler on request"})
+    checkpoint: Checkpoint = field(default_factory=Checkpoint, metadata={"help": "checkpoints"})
     hardware: Hardware = field(default_factory=Hardware, metadata={"help": "the machine to plan for"})
     optimizer: Optimizer = field(default_factory=Optimizer, metadata={"help": "the optimizer"})
 
@@ -282,6 +307,7 @@ GROUPS = (
     "launcher",
     "record",
     "profile",
+    "checkpoint",
     "hardware",
 )
 

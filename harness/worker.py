@@ -37,7 +37,8 @@ from harness.recorder.surroundings import affinity, cores_here, device_name, ncc
 from harness.stored import stored_config
 from harness.training.data import Source
 from harness.training.loop import Observer
-from harness.training.point import arranged, build, open_data, settle, train_point
+from harness.training.point import arranged, build, open_between, open_data, settle, train_point
+from harness.training.stop import Stop
 from launch.environment import changed, hidden
 
 NOT_TRAINED = dict.fromkeys(("parameters", "tokens_per_step", "strategy", "data", "types"))
@@ -46,6 +47,7 @@ NOT_TRAINED = dict.fromkeys(("parameters", "tokens_per_step", "strategy", "data"
 
 @record
 def main() -> None:
+    stop = Stop()
     parser = argparse.ArgumentParser(prog="harness.worker", description="One rank of a point.")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--attempt", type=int, default=0)
@@ -54,9 +56,12 @@ def main() -> None:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("this point was planned on GPUs, and torch finds no usable CUDA device here")
     place, environment = here(arguments.device)
-    work = time_collectives if times_collectives(stored_config(arguments.run_dir)) else run
     # all that trains lives in here and is gone before the group is: gloo can abort otherwise
-    work(arguments.run_dir, arguments.attempt, place, environment)
+    if times_collectives(stored_config(arguments.run_dir)):
+        stop.forget()
+        time_collectives(arguments.run_dir, arguments.attempt, place, environment)
+    else:
+        run(arguments.run_dir, arguments.attempt, place, environment, stop)
     leave()
 
 
@@ -71,6 +76,7 @@ def run(
     attempt: int,
     place: Place,
     environment: dict[str, str],
+    stop: Stop,
     around: Callable[[Observer], Observer] | None = None,
 ) -> None:
     """Train the point of a run directory and write its records.
@@ -100,8 +106,13 @@ def run(
                 settle()
                 if place.cuda:  # the device builds on when the host is done
                     torch.cuda.synchronize()
+            between = open_between(config, run_dir, trained, stop, recorder.pause, recorder.write)
+            if attempt > 0:
+                with files.phase("restore"):
+                    between.restore()
+            recorder.begin_at(between.first, between)
             observer = observer_of(config, recorder, trained, ranges, place, files)
-            train_point(config, trained, data, around(observer) if around else observer)
+            train_point(config, trained, data, around(observer) if around else observer, between)
 
 
 def time_collectives(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) -> None:

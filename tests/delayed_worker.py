@@ -73,8 +73,8 @@ def main() -> None:
         witness.saw("run")
         RUN(*arguments)
 
-    def train(config, trained, data, recorder):
-        TRAIN(config, trained, SlowData(data, witness), Pausing(recorder, witness))
+    def train(config, trained, data, recorder, between):
+        TRAIN(config, trained, SlowData(data, witness), Pausing(recorder, witness), between)
 
     worker.run, worker.train_point = run, train
     worker.main()

@@ -18,6 +18,7 @@ from harness.recorder.nodes import node_file
 from harness.recorder.progress import Progress
 from harness.recorder.recorder import Recorder
 from harness.recorder.samples import Samples
+from harness.training.between import Between
 from harness.training.loop import train
 
 STEPS, WARMUP, EVERY = 23, 3, 10
@@ -62,11 +63,12 @@ def recorded(
     every: int = EVERY,
     spoil: Callable[[Strategy], None] | None = None,
     pauses: dict[int, float] | None = None,
+    between: Callable[[Strategy, Recorder], Between] | None = None,
 ) -> tuple[float, int]:
     """Train with the recorder, the strategy built as `how` says, with pauses after some steps.
 
-    `spoil` is called with the strategy before the first step. Returns the wall seconds of the loop between two
-    synchronisations, and the bytes of all gradients of this rank's parts.
+    `spoil` is called with the strategy before the first step; `between` makes what lies between steps. Returns the wall
+    seconds of the loop between two synchronisations, and the bytes of all gradients of this rank's parts.
     """
     rank = torch.distributed.get_rank()
     cuda = torch.distributed.get_backend() == "nccl"
@@ -92,11 +94,19 @@ def recorded(
         compiled=trained.options.compile,
         progress=Progress(Path(folder) / "progress.json", 0, "model_build") if rank == 0 else None,
     )
+    gap = between(trained, recorder) if between is not None else Between(STEPS)
+    recorder.begin_at(gap.first, gap)
     if cuda:
         torch.cuda.synchronize()
     begin = time.perf_counter()
     try:
-        train(trained, SlowToStart(batches, data_s), lambda step: lr, STEPS, Pausing(recorder, pauses or {}))
+        train(
+            trained,
+            SlowToStart(batches, data_s),
+            lambda step: lr,
+            Pausing(recorder, pauses or {}),
+            gap,
+        )
     finally:
         wall = time.perf_counter() - begin
         node.close()

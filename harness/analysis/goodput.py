@@ -28,6 +28,9 @@ BUCKETS = (
     "other",
 )
 
+ENDS = ("end", "preempted")
+"""The last word of an attempt that came to an end by itself."""
+
 
 @dataclass(frozen=True)
 class Ledger:
@@ -118,7 +121,7 @@ class _Attempt:
         self.steps = [record for record in records if record["kind"] == "step"]
         self.benchmarks = [record for record in records if record["kind"] == "benchmark"]
         self.progress = next((record for record in records if record["kind"] == "progress"), None)
-        self.finished = next((record["time"] for record in records if record["kind"] == "end"), None)
+        self.finished = next((record["time"] for record in records if record["kind"] in ENDS), None)
         missing = unrecorded(records)
         # what an attempt could not record is kept by one that goes on from it; the last one may still be running
         over = launch["end"] is not None or not last

@@ -127,6 +127,8 @@ def read_point(path: Path) -> Point:
             warnings.append(
                 f"attempt {attempt.name}: events.jsonl: skipped {torn} records that lack {', '.join(fields)}"
             )
+        told = (record["message"] for record in events[int(attempt.name)] if record["kind"] == "warning")
+        warnings.extend(f"attempt {attempt.name}: {message}" for message in told)
         progress = _record(attempt / "progress.json", warnings)
         if progress and progress.get("schema") == SCHEMA:
             events[int(attempt.name)].append(progress)

@@ -14,7 +14,9 @@ from harness.parallel.mesh import Mesh
 from harness.place import Place, join, leave
 from harness.recorder.clock import CudaClock, HostClock
 from harness.stored import stored_config
+from harness.training.between import Between
 from harness.training.point import arranged, build, open_data, settle, train_point
+from harness.training.stop import Stop
 from harness.worker import here, run
 
 
@@ -41,7 +43,7 @@ def main() -> None:
 def recorded(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) -> list[float]:
     """Seconds of each step of the point as every point is trained."""
     stopwatch = stopwatch_of(place)
-    run(run_dir, attempt, place, environment, stopwatch.around)
+    run(run_dir, attempt, place, environment, Stop(), stopwatch.around)
     return stopwatch.seconds()
 
 
@@ -52,7 +54,7 @@ def bare(run_dir: Path, place: Place) -> list[float]:
     trained = build(config, Mesh(place.device_type, arranged(config)), place.device)
     data = open_data(config, trained, place.device)
     settle()
-    train_point(config, trained, data, stopwatch)
+    train_point(config, trained, data, stopwatch, Between(config.steps))
     return stopwatch.seconds()
 
 

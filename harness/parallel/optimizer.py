@@ -33,6 +33,27 @@ def adamw(parameters: Iterable[nn.Parameter], options: Options) -> torch.optim.O
     return NarrowAdamW(list(groups.values()), betas=options.betas, moments=options.state)
 
 
+def begin(optimizer: torch.optim.Optimizer) -> None:
+    """Make the moments and step counts, zeros, that the first step would make, so that others can be copied into them.
+
+    A count is on its parameter's device, as fused steps ask.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if not optimizer.state[parameter]:
+                moments = optimizer.moments if isinstance(optimizer, NarrowAdamW) else parameter.dtype
+                optimizer.state[parameter] = zeros(parameter, moments)
+
+
+def zeros(parameter: Tensor, moments: torch.dtype) -> dict[str, Tensor]:
+    """A parameter's state before its first step."""
+    return {
+        "step": torch.zeros((), device=parameter.device),
+        "exp_avg": torch.zeros_like(parameter, dtype=moments),
+        "exp_avg_sq": torch.zeros_like(parameter, dtype=moments),
+    }
+
+
 class NarrowAdamW(torch.optim.AdamW):
     """AdamW that keeps its two moments in the type `moments` and computes in that of the parameters.
 
@@ -64,12 +85,10 @@ class NarrowAdamW(torch.optim.AdamW):
             yield *piece, state["step"].clone()
 
     def state_of(self, parameter: Tensor) -> dict[str, Any]:
-        """The parameter's moments and number of steps, zeros at first; the number on the device, as fused steps ask."""
+        """The parameter's moments and number of steps, zeros at first."""
         state: dict[str, Any] = self.state[parameter]
         if not state:
-            state["step"] = torch.zeros((), device=parameter.device)
-            state["exp_avg"] = torch.zeros_like(parameter, dtype=self.moments)
-            state["exp_avg_sq"] = torch.zeros_like(parameter, dtype=self.moments)
+            state.update(zeros(parameter, self.moments))
         return state
 
 

@@ -2,8 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from harness.models.experts import Router
@@ -16,9 +18,11 @@ from harness.parallel.float8 import to_float8
 from harness.parallel.gradients import Gradients
 from harness.parallel.local import local_part
 from harness.parallel.mesh import Mesh
-from harness.parallel.optimizer import adamw
+from harness.parallel.optimizer import adamw, begin
 from harness.parallel.options import TYPES, Options
 from harness.parallel.pipeline import Pipeline, split
+from harness.parallel.state import State, share_of, state_of
+from harness.parallel.storage import load, save
 from harness.parallel.tensor import loss_in_parallel, tensor_parallel
 
 Microbatch = tuple[Tensor, Tensor]
@@ -147,3 +151,19 @@ class Strategy(ABC):
     def clear(self) -> None:
         """Forget the step's gradients."""
         self.optimizer.zero_grad()
+
+    def share(self) -> State:
+        """What this rank writes of the state that training goes on from, as it stands between two steps."""
+        return share_of(state_of(self.parts, self.optimizer), self.mesh)
+
+    def save(self, folder: Path, share: State, group: dist.ProcessGroup | None = None) -> list[Path]:
+        """Write the state into an empty folder, each rank its `share` or a copy of it; the files that are this rank's.
+
+        All ranks at once, which meet in `group`, or else in the group of all. OSError where a file cannot be written.
+        """
+        return save(folder, share, group)
+
+    def load(self, folder: Path) -> None:
+        """Take up the state that a folder holds, whatever ranks and degrees wrote it; all ranks at once."""
+        begin(self.optimizer)
+        load(folder, state_of(self.parts, self.optimizer))

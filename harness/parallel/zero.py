@@ -1,11 +1,13 @@
 """DeepSpeed's ZeRO (arXiv:1910.02054): optimizer state, then gradients, then parameters are split over ranks too."""
 
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from math import ceil, prod
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torch.nn import functional as F
 from harness.models.transformer import Transformer
 from harness.parallel.expert import balance
 from harness.parallel.optimizer import adamw
+from harness.parallel.state import State
 from harness.parallel.strategy import Strategy
 from harness.plan.prefetch import limits
 
@@ -27,15 +30,21 @@ with redirect_stdout(sys.stderr):
     import deepspeed
     from deepspeed.accelerator import set_accelerator
     from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
+    from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
     from deepspeed.runtime.config import DeepSpeedConfig
     from deepspeed.runtime.engine import DeepSpeedEngine
-    from deepspeed.runtime.zero.config import ZERO_OPTIMIZATION
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZERO_OPTIMIZATION, ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
 
 # DeepSpeed calls collectives by names that torch 2.13 has renamed
 warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
 
 BUCKET = 50_000_000
 """Gradients reduced together: 200 MB in fp32, long enough for the full bandwidth, soon enough full to overlap."""
+
+TAG = "zero"
+"""The folder of a checkpoint that DeepSpeed writes into."""
 
 
 class Engine(DeepSpeedEngine):  # type: ignore[misc]
@@ -44,6 +53,25 @@ class Engine(DeepSpeedEngine):  # type: ignore[misc]
     def _do_optimizer_sanity_check(self, optimizer: torch.optim.Optimizer) -> str:
         # with bf16 parameters DeepSpeed's own choice for stage 1 reduces gradients when backward is over, not meanwhile
         return str(ZERO_OPTIMIZATION)
+
+
+class PlainFiles(TorchCheckpointEngine):  # type: ignore[misc]
+    """DeepSpeed's writer and reader of files, which loads nothing but tensors and three plain types of DeepSpeed's.
+
+    What could not be written is kept in `error`: raised at once, it would leave the other ranks waiting.
+    """
+
+    error: Exception | None = None
+
+    def save(self, state_dict: dict[str, Any], path: str) -> None:
+        try:
+            super().save(state_dict, path)
+        except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
+            self.error = error
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+            return torch.load(path, map_location=map_location, weights_only=True)
 
 
 class ZeRO(Strategy):
@@ -61,6 +89,7 @@ class ZeRO(Strategy):
         optimizer = self.place(part, initialise)
         settings = self.settings(part)
         self.engine = Engine(None, part, optimizer, config=settings, config_class=DeepSpeedConfig(settings))
+        self.files = self.engine.checkpoint_engine = PlainFiles()
         if self.options.compute != torch.float32:
             # DeepSpeed has made the masters of rounded parameters
             for name, parameter in part.named_parameters():
@@ -142,6 +171,35 @@ class ZeRO(Strategy):
         balance(self.routers, self.mesh)
         # a number where DeepSpeed has found infinity and left out the step
         return torch.as_tensor(self.engine.get_global_grad_norm(), device=self.device)
+
+    def share(self) -> State:
+        """Nothing apart: DeepSpeed writes what its engine has."""
+        return {}
+
+    def save(self, folder: Path, share: State, group: dist.ProcessGroup | None = None) -> list[Path]:
+        assert group is None
+        self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+        if self.files.error is not None:
+            error, self.files.error = self.files.error, None
+            raise OSError(str(error)) from error
+        rank = dist.get_rank()
+        return [path for path in sorted(folder.rglob("*")) if path.is_file() and rank_of(path) == rank]
+
+    def load(self, folder: Path) -> None:
+        """Take up the state that a folder holds; ValueError where another number of ranks has written it."""
+        wrote, ranks = len(list((folder / TAG).glob("*_optim_states.pt"))), dist.get_world_size()
+        if wrote != ranks:
+            raise ValueError(
+                f"{folder}: {wrote} ranks wrote it, and DeepSpeed gives each rank what it had; go on with {wrote}, "
+                "or choose parallel=fsdp, whose checkpoints any number of ranks takes up"
+            )
+        self.engine.load_checkpoint(str(folder), tag=TAG)
+
+
+def rank_of(path: Path) -> int:
+    """The rank that writes a file of DeepSpeed's: what names none is the first's."""
+    found = re.search(r"zero_pp_rank_(\d+)_", path.name)
+    return int(found.group(1)) if found else 0
 
 
 class ZeRO1(ZeRO):

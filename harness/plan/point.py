@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from harness.config import Config, check_fields, check_name
 from harness.plan import batch, nccl
+from harness.plan.checkpoint import check_checkpoint
 from harness.plan.collectives import Traffic, traffic
 from harness.plan.data import check_tokens
 from harness.plan.degrees import check_degrees, crosses_hosts
@@ -65,6 +66,7 @@ def plan(config: Config, device: Device | None, memory_limit: int | None) -> Pla
     _check_data(config)
     _check_optimizer(config)
     check_degrees(config)
+    check_checkpoint(config)
     nccl_warnings = nccl.check(config.nccl.env)
     step_warnings = _check_steps(config)
     accumulation = batch.accumulation(config)

@@ -13,15 +13,19 @@ UNPROFILED = (0, 1, STEPS_BACK)
 tells of an ordinary one."""
 
 
-def role(step: int, warmup: int, sample_every: int, profiled: Container[int] = ()) -> str:
-    """first, profiled, warmup, sampled or measured: only measured steps make up the window."""
-    if step == 1:
+def role(step: int, warmup: int, sample_every: int, profiled: Container[int] = (), begun: int = 1) -> str:
+    """first, profiled, warmup, sampled or measured: only measured steps make up the window.
+
+    An attempt that begins at the step `begun` compiles and warms up there as it would at step 1.
+    """
+    since = step - begun + 1
+    if since == 1:
         return "first"
     if step in profiled:
         return "profiled"
-    if step <= warmup:
+    if since <= warmup:
         return "warmup"
-    if regular(step, warmup, sample_every) and not any(step - back in profiled for back in UNPROFILED):
+    if regular(since, warmup, sample_every) and not any(step - back in profiled for back in UNPROFILED):
         return "sampled"
     return "measured"
 

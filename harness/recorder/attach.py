@@ -68,7 +68,7 @@ def observer_of(
     config: Config, recorder: Recorder, trained: Any, ranges: Ranges | None, place: Place, files: Files
 ) -> Recorder | Profiled | Ranged:
     """What looks on as a strategy (harness.parallel.strategy) trains: the recorder, around it the point's profiler."""
-    steps = profiled_steps(config)
+    steps = recorder.profiled
     if not steps:
         return recorder
     if ranges is None:

@@ -39,6 +39,17 @@ class Sampler(Protocol):
     def step_issued(self, step: int, began: int) -> None: ...
 
 
+class Council(Protocol):
+    """Numbers beside those of steps: what each rank has to say, and some steps later of each number the largest.
+
+    All ranks hear the same after the same step.
+    """
+
+    def said(self) -> list[int]: ...
+
+    def heard(self, largest: Sequence[int]) -> None: ...
+
+
 @dataclass(frozen=True)
 class Pause:
     """Time between two steps that was given to something else, under its name in the ledger."""
@@ -103,6 +114,8 @@ class Recorder:
         self.device, self.rank, self.world_size = device, dist.get_rank(), dist.get_world_size()
         self.warmup, self.steps, self.sample_every = warmup, steps, sample_every
         self.tokens_per_step, self.compiled, self.profiled = tokens_per_step, compiled, profiled
+        self.first, self.done = 1, 0
+        self.council: Council | None = None
         self.begin: Any = None
         self.began = 0
         self.window_ns = 0
@@ -110,6 +123,12 @@ class Recorder:
         self.untold: list[Pause] = []
         self.marked: list[StepMarks] = []
         self.flushed: list[Flush] = []
+
+    def begin_at(self, step: int, council: Council) -> None:
+        """The attempt's first step, and who is to hear what the ranks say."""
+        self.first, self.done, self.council = step, step - 1, council
+        if self.profiled and step >= self.profiled[0]:
+            self.profiled = range(0)  # its start is past
 
     def write(self, kind: str, **record: Any) -> None:
         if self.writer is not None:
@@ -149,7 +168,7 @@ class Recorder:
         self.sampler.step_issued(step, self.began)
         begin, began = self.begin, self.began
         self.marked.append(StepMarks(step, begin, self.data, end, lr, loss, grad_norm, self.pauses))
-        self.begin, self.began, self.pauses = end, time.time_ns(), []
+        self.begin, self.began, self.pauses, self.done = end, time.time_ns(), [], step
         if self.progress is not None:
             self.progress.step_done(step, end, self.clock.passed)
         self._tell_pauses()
@@ -185,6 +204,8 @@ class Recorder:
         if self.progress is not None:
             self.progress.settle(self.clock.passed)
             self.progress.enter("shutdown")
+        if self.done < self.steps:
+            return
         made = graphs() if self.compiled else {"graph_breaks": None, "compiled_graphs": None}
         self.write("end", steps=self.steps, tokens=self.steps * self.tokens_per_step, **made)
 
@@ -192,7 +213,7 @@ class Recorder:
         return self._role(step) == "sampled"
 
     def _role(self, step: int) -> str:
-        return role(step, self.warmup, self.sample_every, self.profiled)
+        return role(step, self.warmup, self.sample_every, self.profiled, self.first)
 
     def _begin(self) -> None:
         """The next step begins now: on the device, and on the host in nanoseconds since the epoch."""
@@ -246,7 +267,8 @@ class Recorder:
         peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
         self.window_ns += sum(n for n, m in zip(nanoseconds, steps, strict=True) if self._role(m.step) == "measured")
         slowest, fastest = [(n << RANK_BITS) | self.rank for n in nanoseconds], [-n for n in nanoseconds]
-        integers = [*slowest, *fastest, self.window_ns, peak]
+        said = self.council.said() if self.council is not None else []
+        integers = [*slowest, *fastest, self.window_ns, *said, peak]
         floats = torch.stack([m.loss.double() for m in steps] + [m.grad_norm.double() for m in steps])
         self.flushed.append(
             Flush(
@@ -264,6 +286,8 @@ class Recorder:
         integers, floats = flush.integers.result().tolist(), flush.floats.result().tolist()
         count = len(flush.steps)
         peak = integers[-1] if self.device.type == "cuda" else None
+        if self.council is not None:
+            self.council.heard(integers[2 * count + 1 : -1])
         for index, marks in enumerate(flush.steps):
             loss = floats[index]
             self.write(

@@ -3,8 +3,10 @@
 import dataclasses
 import gc
 from functools import partial
+from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from harness.config import Config
 from harness.models.attention import attention_kernels
@@ -15,9 +17,13 @@ from harness.parallel.options import TYPES, Options
 from harness.parallel.registry import strategy
 from harness.parallel.strategy import Strategy
 from harness.plan.batch import accumulation, data_parallel
+from harness.training.between import Between, Pause
+from harness.training.checkpoint import Checkpoints, Tell
 from harness.training.data import Source, source
+from harness.training.interval import Interval
 from harness.training.loop import Observer, train
 from harness.training.schedule import cosine
+from harness.training.stop import Stop
 
 
 def arranged(config: Config) -> Degrees:
@@ -77,8 +83,17 @@ def settle() -> None:
     gc.freeze()
 
 
-def train_point(config: Config, trained: Strategy, data: Source, observer: Observer) -> None:
+def open_between(config: Config, run_dir: Path, trained: Strategy, stop: Stop, pause: Pause, tell: Tell) -> Between:
+    """What the point does between its steps; all ranks at once, for groups are made."""
+    writing = None
+    if config.checkpoint.kind != "none":
+        checkpoints = Checkpoints(run_dir / "checkpoints", config.checkpoint, trained, tell)
+        writing = checkpoints, Interval(config.checkpoint, dist.get_world_size(), config.warmup)
+    return Between(config.steps, stop, pause, tell, writing)
+
+
+def train_point(config: Config, trained: Strategy, data: Source, observer: Observer, between: Between) -> None:
     """Train the point's steps at its learning rates."""
     rate = cosine(config.steps, config.optimizer.lr, config.optimizer.lr_warmup, config.optimizer.lr_final)
     with attention_kernels(config.attention):
-        train(trained, data, rate, config.steps, observer)
+        train(trained, data, rate, observer, between)

@@ -43,3 +43,8 @@ def test_roles_follow_each_other() -> None:
     assert roles == ["first"] + ["warmup"] * 2 + ["measured"] * 5 + ["sampled"] + ["measured"] * 9 + ["sampled"] + [
         "measured"
     ]
+
+
+def test_an_attempt_that_begins_later_compiles_and_warms_up_there() -> None:
+    from_start = [role(step, 3, 10) for step in range(1, 21)]
+    assert [role(step, 3, 10, begun=41) for step in range(41, 61)] == from_start

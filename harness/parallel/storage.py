@@ -1,0 +1,80 @@
+"""Tensors in torch's distributed checkpoint, of which nothing but tensors is ever loaded."""
+
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+
+from harness.parallel.state import State
+
+METADATA = {
+    "pathlib": {"PosixPath"},
+    "pathlib._local": {"PosixPath"},
+    "torch": {"Size"},
+    "torch.serialization": {"_get_layout"},
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.distributed.checkpoint.metadata": {
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    },
+}
+"""What torch writes its metadata with, by module, beside the types of elements; anything else is refused."""
+
+
+def save(folder: Path, share: State, group: dist.ProcessGroup | None) -> list[Path]:
+    """Write this rank's share of the state; its own files. OSError on every rank where one could not write its own."""
+    try:
+        with warnings.catch_warnings():
+            # of a rank alone, for which no group is needed
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")
+            state_dict_saver.save(share, storage_writer=FileSystemWriter(folder), process_group=group)
+    except CheckpointException as error:
+        raise OSError(told(error)) from error
+    rank = dist.get_rank()
+    return [*sorted(folder.glob(f"__{rank}_*")), *([folder / ".metadata"] if rank == 0 else [])]
+
+
+def load(folder: Path, state: State) -> None:
+    """Copy what a folder holds into the tensors of the same names."""
+    state_dict_loader.load(state, storage_reader=Reader(folder))
+
+
+def told(error: CheckpointException) -> str:
+    """Which rank failed first, and with what."""
+    rank, (cause, _) = min(error.failures.items())
+    return f"rank {rank}: {getattr(cause, 'strerror', None) or cause}"
+
+
+class Reader(FileSystemReader):
+    """torch's reader, which would unpickle whatever the metadata names."""
+
+    def read_metadata(self, *_: Any, **__: Any) -> Metadata:
+        with open(Path(self.path) / ".metadata", "rb") as file:
+            metadata = Plain(file).load()
+        for name, stored in metadata.state_dict_metadata.items():
+            if not isinstance(stored, TensorStorageMetadata):
+                raise pickle.UnpicklingError(f"{self.path}: {name} is no tensor")
+        return metadata
+
+
+class Plain(pickle.Unpickler):
+    """Unpickles torch's descriptions of tensors and where they lie, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name in METADATA.get(module, ()):
+            return super().find_class(module, name)
+        if module == "torch" and isinstance(kind := getattr(torch, name, None), torch.dtype):
+            return kind
+        raise pickle.UnpicklingError(f"{module}.{name} is no part of a checkpoint's metadata")

@@ -1,0 +1,117 @@
+"""A point's checkpoints as folders: there whole or not at all, and what shows that one is damaged.
+
+`checkpoints/step-00000040` holds the state after step 40. It is made under a name that begins with a dot and renamed
+when it is whole; `manifest.json` in it lists its files with size and digest.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+
+class Listed(TypedDict):
+    """What the manifest says of a file: blake2b over its bytes, of 32 bytes, in hexadecimal."""
+
+    bytes: int
+    blake2b: str
+
+
+def draft(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is made."""
+    return folder / f".step-{step:08d}"
+
+
+def whole(folder: Path) -> list[Path]:
+    """The checkpoints that were finished, the newest first."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted((path for path in found if re.fullmatch(r"step-\d{8,}", path.name)), key=step_of, reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The last step that a checkpoint contains."""
+    return int(path.name.rpartition("-")[2])
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what writers have left that were killed."""
+    for path in folder.glob(".*") if folder.is_dir() else ():
+        shutil.rmtree(path)
+
+
+def drop(made: Path) -> None:
+    """Remove a checkpoint that could not be written, as far as that is possible."""
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def listed(path: Path) -> Listed:
+    """A file as the manifest lists it; its bytes are on the disk then."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32))
+    return {"bytes": path.stat().st_size, "blake2b": digest.hexdigest()}
+
+
+def commit(made: Path, world_size: int, files: Mapping[str, Listed], keep: int) -> None:
+    """Give a checkpoint that is written its name, and remove all but the last `keep`."""
+    folder, final = made.parent, made.with_name(made.name.removeprefix("."))
+    document = {"schema": SCHEMA, "step": step_of(final), "world_size": world_size, "files": dict(files)}
+    with open(made / MANIFEST, "w") as file:
+        json.dump(document, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    if final.exists():  # an attempt that went on from an earlier one has come here again
+        discard(final)
+    os.rename(made, final)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    for path in whole(folder)[keep:]:
+        discard(path)
+
+
+def discard(path: Path) -> None:
+    """Remove a checkpoint: first its name, for nobody must go on from a part of it."""
+    gone = path.with_name(f".{path.name}.old")
+    os.rename(path, gone)
+    shutil.rmtree(gone)
+
+
+def set_aside(path: Path) -> None:
+    """Take a damaged checkpoint out of those to go on from, for a person to look at."""
+    damaged = path.with_name(f"damaged-{path.name}")
+    shutil.rmtree(damaged, ignore_errors=True)
+    os.rename(path, damaged)
+
+
+def read(path: Path) -> tuple[dict[str, Listed], str | None]:
+    """The files that a checkpoint should have, or what is wrong with its manifest."""
+    try:
+        document: dict[str, Any] = json.loads((path / MANIFEST).read_text())
+        return document["files"], None
+    except FileNotFoundError:
+        return {}, f"{MANIFEST} is missing"
+    except (ValueError, KeyError, TypeError):
+        return {}, f"{MANIFEST} is not readable"
+
+
+def damage(path: Path, files: Mapping[str, Listed], names: Iterable[str]) -> str | None:
+    """What is wrong with the first of some files that is not what the manifest lists, or None."""
+    for name in names:
+        try:
+            found = listed(path / name)
+        except FileNotFoundError:
+            return f"{name} is missing"
+        if found != files[name]:
+            said = files[name]["bytes"]
+            return f"{name} has {found['bytes']} bytes of {said}" if found["bytes"] != said else f"{name} has changed"
+    return None
