@@ -126,6 +126,14 @@ class Data:
 
 
 @dataclass
+class Checkpoint:
+    """When training writes down all that it needs to go on."""
+
+    name: str = option("none", "the chosen option's name")
+    kind: str = option("none", "when a checkpoint is written", choices=("none", "steps", "seconds", "auto"))
+
+
+@dataclass
 class Nccl:
     """NCCL's environment variables, as data."""
 
@@ -265,6 +273,7 @@ class Config:
     precision: Precision = field(default_factory=Precision, metadata={"help": "types of numbers"})
     data: Data = field(default_factory=Data, metadata={"help": "source of tokens"})
     nccl: Nccl = field(default_factory=Nccl, metadata={"help": "NCCL's environment"})
+    checkpoint: Checkpoint = field(default_factory=Checkpoint, metadata={"help": "checkpoints"})
     launcher: Launcher = field(default_factory=Launcher, metadata={"help": "how processes start"})
     record: Record = field(default_factory=Record, metadata={"help": "what is recorded"})
     profile: Profile = field(default_factory=Profile, metadata={"help": "a profiler on request"})
@@ -279,6 +288,7 @@ GROUPS = (
     "precision",
     "data",
     "nccl",
+    "checkpoint",
     "launcher",
     "record",
     "profile",
