@@ -163,7 +163,15 @@ class Launcher:
     signal_lead_s: int | None = option(
         None, "sbatch: seconds before a job's end at which its point is ended, its records finished", least=1
     )
-    requeue: bool = option(False, "sbatch: let Slurm start the job anew after a host's failure")
+    requeue: bool = option(
+        False, "start the job anew after a host's failure, and when Slurm has told it to end before its points had"
+    )
+    grace_s: float = option(
+        60.0, "seconds that ranks get for a last checkpoint when SIGTERM or SIGUSR2 tells them to end", above=0
+    )
+    max_restarts: int = option(
+        0, "how often a point is started again by itself after a failure; it goes on from its checkpoint", least=0
+    )
     chain: bool = option(False, "sbatch: each point's job waits for the end of the one before")
     container_image: str | None = option(None, "srun, sbatch: image in which ranks run (pyxis)")
     container_mounts: str | None = option(
@@ -175,7 +183,7 @@ class Launcher:
         choices=("node", "socket", "exclusive", "core-complex"),
     )
     timeout_s: float | None = option(
-        None, "seconds after which a point's whole tree is killed; null for never", above=0
+        None, "seconds after which a point's whole tree is killed, restarts included; null for never", above=0
     )
 
 

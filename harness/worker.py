@@ -78,7 +78,7 @@ def run(
     around: makes of the recorder what is to look on in its place, as a benchmark's stopwatch does.
     """
     start, begin = time.time(), time.perf_counter()
-    check_environment(run_dir, environment)
+    check_environment(run_dir, attempt, environment)
     config = read_config(run_dir)
     with Files(run_dir / "attempts" / str(attempt), attempt, place) as files:
         join(place)
@@ -107,7 +107,7 @@ def run(
 def time_collectives(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) -> None:
     """Time the collectives of the point of a run directory and write its records."""
     start, begin = time.time(), time.perf_counter()
-    check_environment(run_dir, environment)
+    check_environment(run_dir, attempt, environment)
     config = read_config(run_dir)
     with Files(run_dir / "attempts" / str(attempt), attempt, place) as files:
         join(place)
@@ -130,9 +130,9 @@ def product_type(config: Config) -> str:
     return "float8" if config.precision.float8 else config.precision.compute
 
 
-def check_environment(run_dir: Path, environment: dict[str, str]) -> None:
+def check_environment(run_dir: Path, attempt: int, environment: dict[str, str]) -> None:
     """Raise RuntimeError where this rank does not see the NCCL variables that its controller has written down."""
-    written = run_dir / "env.json"
+    written = (run_dir / "attempts" / str(attempt) if attempt else run_dir) / "env.json"
     # a rank that was started by hand has whatever its person gave it
     found = changed(json.loads(written.read_text()), environment) if written.exists() else []
     if found:

@@ -15,8 +15,9 @@ from harness.study.progress import Progress
 from harness.study.provenance import provenance
 from harness.study.remaining import Remaining
 from harness.study.rundir import check_study, open_study, plant
+from harness.study.running import Session
 from harness.study.submission import check_all, submit_all
-from harness.study.turn import Session, take
+from harness.study.turn import take
 from launch.container import container
 from launch.devices import Machine, machine
 from launch.launchers import Launcher, Srun, launcher

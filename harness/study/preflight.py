@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.plan.profiling import TOOLS, profiled_ranks
-from harness.study.attempt import wait
+from harness.study.attempt import Deadline, wait
 from harness.study.files import read_json, write_json
 from harness.study.interruption import Interruption
 from harness.study.lease import Lease
@@ -175,7 +175,7 @@ def measure(
     command = launcher.command(ranks, folder, environment)
     most = LINKS_S + (IMPORT_S if config.launcher.container_image else 0)
     with launcher.start(command, environment, log, config.nodes) as tree:
-        cut = wait(tree, most, held, interruption, lambda: None)
+        cut = wait(tree, Deadline.after(most), held, interruption, lambda: None)
     if cut is not None:
         late = f"preflight: the hosts did not find each other within {most:.0f} s"
         return Outcome(cut.status, late if cut.status == "timeout" else cut.reason)
