@@ -39,8 +39,14 @@ def step_on(run_dir: Path, attempt: int) -> None:
     faults, rank, folder = os.environ["STANDIN_FAULTS"].split(), os.environ["RANK"], run_dir / "checkpoints"
     fault = faults[attempt] if attempt < len(faults) else ""
     folder.mkdir(exist_ok=True)
-    first = max((int(path.name) for path in folder.iterdir()), default=0) + 1 if attempt else 1
-    with (run_dir / "attempts" / str(attempt) / "events.jsonl").open("a", buffering=1) as events:
+    here = run_dir / "attempts" / str(attempt)
+    if rank == "0":
+        before = max((int(path.name) for path in folder.iterdir()), default=0) if attempt else 0
+        (here / f"first{before + 1}").touch()
+    while not (agreed := list(here.glob("first*"))):
+        time.sleep(0.01)
+    first = int(agreed[0].name.removeprefix("first"))
+    with (here / "events.jsonl").open("a", buffering=1) as events:
 
         def write(kind: str, **record: object) -> None:
             if rank == "0":
@@ -95,6 +101,7 @@ def main() -> None:
         time.sleep(600)
     elif mode == "stubborn":  # neither the rank nor what it has started ends when asked to
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         subprocess.Popen([sys.executable, "-c", SLEEPER], start_new_session=True)
         time.sleep(600)
     elif mode == "vanish":  # as if the disk were gone

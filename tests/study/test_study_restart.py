@@ -49,7 +49,7 @@ def launches(command: Command) -> list[dict[str, Any]]:
 
 def steps(command: Command, attempt: int) -> list[int]:
     """The steps that an attempt has recorded."""
-    found = command.folder.glob(f"studies/default/points/*/attempts/{attempt}/events.jsonl")
+    found = command.folder.glob(f"studies/default/points/*[!~]?/attempts/{attempt}/events.jsonl")
     records = [json.loads(line) for path in found for line in path.read_text().splitlines()]
     return [record["step"] for record in records if record["kind"] == "step"]
 
@@ -87,7 +87,7 @@ def test_what_would_come_again_is_not_tried_again(command: Command, mode: str) -
 
 
 def test_a_time_is_that_of_all_attempts(command: Command) -> None:
-    ended = run(command, "launcher.max_restarts=9", "launcher.timeout_s=8", faults="kill3 wait3")
+    ended = run(command, "launcher.max_restarts=9", "launcher.timeout_s=8", faults="kill3 wait5")
     assert ended.returncode == 1
     assert status(command)["reason"] == "still running after launcher.timeout_s=8"
     first, second = launches(command)
