@@ -80,6 +80,16 @@ def seconds(left: str) -> float | None:
     return float(((days * 24 + hours) * 60 + minutes) * 60 + rest)
 
 
+def runs(job: str) -> bool:
+    """Whether Slurm counts a job as running, not as one that it is ending. ValueError where it cannot be asked."""
+    return ask("squeue", "--noheader", f"--jobs={job}", "--format=%T") == "RUNNING"
+
+
+def requeue(job: str) -> None:
+    """Have Slurm end a job, and start it anew when there are hosts. ValueError, one sentence, where it refuses."""
+    ask("scontrol", "requeue", job)
+
+
 def job_of(name: str, comment: str) -> str | None:
     """This person's job of that name and comment that waits or runs, if there is one."""
     told = ask("squeue", "--noheader", "--me", f"--name={name}", "--states=all", "--format=%i %T %k")

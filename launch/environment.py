@@ -173,6 +173,11 @@ def job_id() -> str | None:
     return os.environ.get("SLURM_JOB_ID")
 
 
+def requeued() -> bool:
+    """Whether this process's batch job has been started before."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+
+
 def masked(words: list[str]) -> list[str]:
     """A command line without what looks like a secret."""
     return [mask(word) for word in words]

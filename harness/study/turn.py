@@ -12,6 +12,7 @@ from harness.study.planning import Planned
 from harness.study.provenance import since
 from harness.study.rundir import OPEN, archive, plant, read_status, write_config, write_status
 from harness.study.running import Run, Session
+from launch.environment import requeued
 
 SKIPPED = Outcome("skipped")
 PATIENCE_S = 2 * lease.STALE_S
@@ -23,7 +24,8 @@ def take(planned: Planned, position: int, title: str, session: Session) -> Outco
     point, run_dir, say = planned.point, planned.point.run_dir, session.say
     plant(point)
     ended = session.interruption.ended
-    held = lease.acquire_within(run_dir, PATIENCE_S if session.own_job else 0, ended)
+    # a job that runs again may itself have held it on a host that has crashed
+    held = lease.acquire_within(run_dir, PATIENCE_S if session.own_job or requeued() else 0, ended)
     if held is not None:
         with held:
             try:
@@ -73,7 +75,8 @@ def set_aside(run_dir: Path, status: dict[str, Any] | None, held: lease.Lease) -
 def start(planned: Planned, position: int, title: str, session: Session, held: lease.Lease) -> Outcome:
     """Run a held point, or say why it cannot run."""
     if planned.plan is not None:
-        if late := session.remaining.lacks(planned):
+        # what an allocation's end cuts off goes on in the next one where there are checkpoints
+        if planned.point.config.checkpoint.kind == "none" and (late := session.remaining.lacks(planned)):
             session.say(f"{title}: pending, {late}")
             return Outcome("pending", late)
         return Run(planned, position, title, session, held).whole()
