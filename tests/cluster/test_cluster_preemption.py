@@ -1,0 +1,76 @@
+"""Points that Slurm or a failure ends before they are done, on a real Slurm: they end ok after later attempts."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import Cluster
+
+from harness.analysis.goodput import doubts, ledger
+from harness.analysis.read import Point, read_point
+from harness.analysis.steps import kept
+
+pytestmark = pytest.mark.cluster
+
+HARNESS = (sys.executable, "-m", "harness.cli")
+STEPS = 400
+WORDS = ("model=tiny", "gpus_per_node=2", "seq_len=64", f"steps={STEPS}", "record.wandb=disabled", "preflight=false")
+CHECKPOINTS = ("checkpoint=steps", "checkpoint.every=50")
+
+
+def submitted(cluster: Cluster, root: Path, *words: str) -> tuple[str, Path]:
+    """A point's job and run directory; the job asks for its next start."""
+    asked = ("launcher=sbatch", "launcher.requeue=true", f"root={root}", "study=again", *WORDS, *CHECKPOINTS)
+    cluster.slurm(*HARNESS, "run", *asked, *words, cwd=root)
+    (run_dir,) = (root / "again" / "points").iterdir()
+    return str(status(run_dir)["job"]), run_dir
+
+
+def status(run_dir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run_dir / "status.json").read_text())
+    return found
+
+
+def until(happened: Callable[[], bool], run_dir: Path, timeout_s: float = 120.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not happened():
+        assert time.monotonic() < end, [path.read_text()[-3000:] for path in run_dir.glob("job-*.log")]
+        time.sleep(0.1)
+
+
+def at(run_dir: Path, step: int, attempt: int = 0, timeout_s: float = 120.0) -> None:
+    """Until an attempt has recorded a step."""
+    events = run_dir / "attempts" / str(attempt) / "events.jsonl"
+    until(lambda: events.exists() and f'"step": {step},' in events.read_text(), run_dir, timeout_s)
+
+
+def whole(run_dir: Path, attempts: int) -> Point:
+    """The point, once it is ok: every step kept once, and its wall-clock without a gap that nobody can account for."""
+    until(lambda: status(run_dir)["status"] == "ok", run_dir, 240)
+    point = read_point(run_dir)
+    assert len(point.launches) == attempts
+    assert [record["step"] for record in kept(point.events)] == list(range(1, STEPS + 1))
+    tiled = ledger(point.launches, point.events)
+    assert sum(tiled.buckets.values()) == pytest.approx(tiled.wall_s)
+    assert (doubts(tiled), tiled.kept_steps) == ([], STEPS)
+    gaps = [
+        after["start"] - before["end"] for before, after in zip(point.launches, point.launches[1:], strict=False)
+    ]
+    assert tiled.buckets["restart_gap"] == pytest.approx(sum(gaps))
+    return point
+
+
+def test_a_job_that_is_signalled_goes_on_when_slurm_starts_it_anew(cluster: Cluster, tmp_path: Path) -> None:
+    job, run_dir = submitted(cluster, tmp_path, "nodes=2")
+    at(run_dir, 100)
+    cluster.slurm("scancel", "--signal=USR2", "--batch", job)
+    until(lambda: status(run_dir)["status"] in ("preempted", "queued"), run_dir)
+    said = "told to end by SIGUSR2; stopped after step "
+    assert status(run_dir)["reason"].startswith(said) and status(run_dir)["reason"].endswith(", checkpoint written")
+    point = whole(run_dir, attempts=2)
+    (stopped,) = (record["step"] for record in point.events[0] if record["kind"] == "preempted")
+    assert min(record["step"] for record in point.events[1] if record["kind"] == "step") == stopped + 1
