@@ -172,6 +172,16 @@ class Launcher:
     max_restarts: int = option(
         0, "how often a point is started again by itself after a failure; it goes on from its checkpoint", least=0
     )
+    min_nodes: int | None = option(
+        None,
+        "srun, sbatch: fewest hosts on which a point is started again when others are lost; null for nodes",
+        least=1,
+    )
+    max_nodes: int | None = option(
+        None,
+        "sbatch: hosts that a job asks for; those beyond nodes are spare, for a start after others are lost",
+        least=1,
+    )
     chain: bool = option(False, "sbatch: each point's job waits for the end of the one before")
     container_image: str | None = option(None, "srun, sbatch: image in which ranks run (pyxis)")
     container_mounts: str | None = option(

@@ -26,6 +26,7 @@ from harness.parallel.strategy import Strategy
 from harness.place import Place, join, leave
 from harness.plan.batch import tokens_per_step
 from harness.plan.benchmark import buffers, operations, sizes
+from harness.plan.elastic import on_hosts
 from harness.plan.model import parameters
 from harness.plan.workload import times_collectives
 from harness.recorder.attach import devices_watched, observer_of, ranges_of, recorder_of
@@ -79,7 +80,8 @@ def run(
     """
     start, begin = time.time(), time.perf_counter()
     check_environment(run_dir, attempt, environment)
-    config = read_config(run_dir)
+    # a later attempt may have fewer hosts than planned
+    config = on_hosts(read_config(run_dir), place.nodes)
     with Files(run_dir / "attempts" / str(attempt), attempt, place) as files:
         join(place)
         mesh = Mesh(place.device_type, arranged(config))

@@ -15,8 +15,10 @@ from launch.launchers import Launcher
 from launch.profiled import Tool
 
 
-def commanded(planned: Planned, number: int, machine: Machine, launcher: Launcher) -> tuple[Environment, list[str]]:
-    """The environment and the command of a point's attempt."""
+def commanded(
+    planned: Planned, number: int, machine: Machine, launcher: Launcher, nodes: int | None = None
+) -> tuple[Environment, list[str]]:
+    """The environment and the command of a point's attempt; on fewer hosts than planned where `nodes` says so."""
     config, run_dir = planned.point.config, planned.point.run_dir
     folder, gpus = attempt_dir(run_dir, number), on_gpus(config, machine)
     environment = build(
@@ -29,7 +31,7 @@ def commanded(planned: Planned, number: int, machine: Machine, launcher: Launche
         config.launcher.grace_s,
     )
     program = profiled(config, folder, torchrun.worker(run_dir, number, "cuda" if gpus else "cpu"))
-    ranks = torchrun.Ranks(program, run_dir.name, config.nodes, config.gpus_per_node, config.launcher.numa)
+    ranks = torchrun.Ranks(program, run_dir.name, nodes or config.nodes, config.gpus_per_node, config.launcher.numa)
     return environment, launcher.command(ranks, folder, environment)
 
 

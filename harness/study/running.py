@@ -4,9 +4,10 @@ import itertools
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from harness.plan.elastic import fitting
 from harness.study import lease
 from harness.study.attempt import TAKEN_OVER, Deadline, run_attempt
 from harness.study.attempts import AGAIN, attempt_dir, following, pause_s
@@ -56,8 +57,18 @@ class Run:
     title: str
     session: Session
     held: lease.Lease
+    launcher: Launcher = field(init=False)
+    nodes: int = field(init=False)
     deadline: Deadline | None = None
     mirror: Mirror | None = None
+
+    def __post_init__(self) -> None:
+        self.launcher, self.nodes = self.session.launcher, self.planned.point.config.nodes
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Where the processes are started, in the order of ranks."""
+        return self.launcher.hosts[: self.nodes]
 
     def tell(self, words: str) -> None:
         self.session.say(f"{self.title}: {words}")
@@ -75,6 +86,12 @@ class Run:
                 if not self.starts_again(outcome, restarts):
                     break
                 self.rest(number, outcome, pause_s(restarts))
+                if self.session.interruption.signal is not None:
+                    outcome = Outcome("preempted", self.session.interruption.reason)
+                    break
+                if poor := self.find_hosts():
+                    outcome = replace(outcome, reason=f"{outcome.reason}; not started again: {poor}")
+                    break
             if self.held.ours():
                 write_status(run_dir, outcome.status, outcome.reason, outcome.rank, outcome.host, attempt=number)
             self.session.remaining.took(self.planned, time.monotonic() - begin)
@@ -88,14 +105,15 @@ class Run:
         """One start of the point. A full disk or a vanished one is an end too."""
         point, session = self.planned.point, self.session
         folder, config = attempt_dir(point.run_dir, number), point.config
-        if session.interruption.signal is not None:
-            return Outcome("preempted", session.interruption.reason)
         try:
             environment, command = self.describe(number)
             write_status(point.run_dir, "running", attempt=number)
-            if poor := session.links.check(self.planned, session.launcher, self.held, session.interruption, self.tell):
+            if poor := session.links.check(
+                self.planned, self.nodes, self.launcher, self.held, session.interruption, self.tell
+            ):
                 return poor
-            self.tell(f"started, {counted(point.ranks, 'rank')}{f', attempt {number}' if number else ''}")
+            ranks = counted(self.nodes * config.gpus_per_node, "rank")
+            self.tell(f"started, {ranks}{f', attempt {number}' if number else ''}")
             if self.mirror is None and config.record.wandb != "disabled":
                 self.mirror = Mirror(point.run_dir, folder / "logs" / "mirror.log")
             self.deadline = self.deadline or Deadline.after(config.launcher.timeout_s)
@@ -103,12 +121,12 @@ class Run:
                 outcome = run_attempt(
                     folder,
                     command,
-                    lambda log: session.launcher.start(command, environment, log, config.nodes),
-                    session.launcher.hosts[: config.nodes],
+                    lambda log: self.launcher.start(command, environment, log, self.nodes),
+                    self.hosts,
                     config.gpus_per_node,
                     # jobs run in Slurm's order
                     None if session.own_job else self.position,
-                    session.launcher.queued_s(),
+                    self.launcher.queued_s(),
                     self.deadline,
                     self.held,
                     session.interruption,
@@ -143,6 +161,19 @@ class Run:
         while time.monotonic() < until and self.session.interruption.signal is None:
             time.sleep(POLL_S)
 
+    def find_hosts(self) -> str | None:
+        """Take hosts that are there for the next attempt, spare ones too; why not, where there are too few."""
+        config, before = self.planned.point.config, self.hosts
+        self.launcher = self.session.launcher.answering()
+        try:
+            self.nodes = fitting(config, len(self.launcher.hosts))
+        except ValueError as error:
+            return str(error)
+        if self.hosts != before:
+            fewer = f", {self.nodes} in place of {config.nodes}" if self.nodes < config.nodes else ""
+            self.tell(f"goes on on {', '.join(self.hosts)}{fewer}")
+        return None
+
     def finish_mirror(self) -> None:
         if self.mirror is not None:
             self.mirror.finish(self.session.interruption)
@@ -155,13 +186,12 @@ class Run:
         point, session = self.planned.point, self.session
         folder = attempt_dir(point.run_dir, number)
         (folder / "logs").mkdir(parents=True, exist_ok=True)
-        environment, command = commanded(self.planned, number, session.machine, session.launcher)
-        hosts = session.launcher.hosts[: point.config.nodes]
+        environment, command = commanded(self.planned, number, session.machine, self.launcher, self.nodes)
         write_config(point)
         place = folder if number else point.run_dir
         if number and (changed := since(point.run_dir, session.provenance, environment.document())):
             self.tell(f"warning: not as it was at first: {'; '.join(changed)}")
-        write_json(place / "provenance.json", {**stamped(session.provenance), "hosts": list(hosts)})
+        write_json(place / "provenance.json", {**stamped(session.provenance), "hosts": list(self.hosts)})
         write_json(place / "env.json", environment.document())
         if not number:
             write_text(place / "command.sh", torchrun.script(command, environment, point.run_dir))

@@ -57,9 +57,7 @@ def whole(run_dir: Path, attempts: int) -> Point:
     tiled = ledger(point.launches, point.events)
     assert sum(tiled.buckets.values()) == pytest.approx(tiled.wall_s)
     assert (doubts(tiled), tiled.kept_steps) == ([], STEPS)
-    gaps = [
-        after["start"] - before["end"] for before, after in zip(point.launches, point.launches[1:], strict=False)
-    ]
+    gaps = [after["start"] - before["end"] for before, after in zip(point.launches, point.launches[1:], strict=False)]
     assert tiled.buckets["restart_gap"] == pytest.approx(sum(gaps))
     return point
 
