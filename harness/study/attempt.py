@@ -84,7 +84,7 @@ def run_attempt(
         assert exit_code is not None
         return outcome(attempt_dir, exit_code, hosts, ranks_per_node)
     if cut.status == "preempted" and cut is not TAKEN_OVER:
-        cut = preempted(attempt_dir, interruption.signal) or cut
+        cut = preempted(attempt_dir, interruption.name) or cut
     return Outcome(cut.status, f"{cut.reason}; not ended: {', '.join(left)}") if left else cut
 
 

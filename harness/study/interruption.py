@@ -51,9 +51,14 @@ class Interruption:
         return math.inf if self.signal is None else self.at + self.granted_s + 9.5
 
     @property
-    def reason(self) -> str:
+    def name(self) -> str:
+        """The signal as a person knows it."""
         assert self.signal is not None
-        return f"ended by {'Ctrl-C' if self.signal is signal.SIGINT else self.signal.name} of the controller"
+        return "Ctrl-C" if self.signal is signal.SIGINT else self.signal.name
+
+    @property
+    def reason(self) -> str:
+        return f"ended by {self.name} of the controller"
 
     @property
     def exit_code(self) -> int | None:

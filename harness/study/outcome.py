@@ -86,7 +86,7 @@ def trained(attempt_dir: Path) -> bool:
     return any(record["kind"] == "end" for record in Events(attempt_dir / "events.jsonl").new())
 
 
-def preempted(attempt_dir: Path, by: signal.Signals | None = None) -> Outcome | None:
+def preempted(attempt_dir: Path, by: str | None = None) -> Outcome | None:
     """The end of an attempt whose ranks have stopped because they were told to; torchrun calls that a failure.
 
     by: what told the controller to have them stop.
@@ -94,8 +94,9 @@ def preempted(attempt_dir: Path, by: signal.Signals | None = None) -> Outcome | 
     for record in Events(attempt_dir / "events.jsonl").new():
         if record["kind"] == "preempted":
             written = "checkpoint written" if record["checkpoint"] else "no checkpoint written"
-            told = by.name if by else record["signal"]
-            return Outcome("preempted", f"told to end by {told}; stopped after step {record['step']}, {written}")
+            return Outcome(
+                "preempted", f"told to end by {by or record['signal']}; stopped after step {record['step']}, {written}"
+            )
     return None
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import signal
 import subprocess
 import time
@@ -13,7 +14,12 @@ import pytest
 from run_dirs import validator
 from study_command import QUICK, Command, wait_for
 
+from harness.analysis.goodput import doubts, ledger
+from harness.analysis.read import read_point
+from harness.analysis.steps import kept
+from harness.study.attempts import following, fruitless
 from launch.environment import MARKER
+from launch.local import marked
 
 WORDS = ("run", "gpus_per_node=2", *QUICK)
 KEPT = "checkpoint=steps"
@@ -152,6 +158,80 @@ def test_ranks_that_are_told_to_end_have_time_for_a_checkpoint(command: Command,
     assert len(launches(command)) == 1
     assert run(command, KEPT).returncode == 0
     assert steps(command, 1)[0] == 4
+
+
+SCONTROL = """#!/bin/bash
+echo "$*" >> "$CALLS"
+"""
+SQUEUE = """#!/bin/bash
+echo "${STATE:-RUNNING}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "words", "number", "told"),
+    [
+        ("RUNNING", (KEPT,), signal.SIGUSR2, "job 7 is requeued"),
+        ("COMPLETING", (KEPT,), signal.SIGTERM, None),
+        ("RUNNING", (KEPT,), signal.SIGINT, None),
+        ("RUNNING", (), signal.SIGTERM, "writes no checkpoints and would begin anew"),
+    ],
+    ids=["told", "cancelled", "ctrl-c", "no-checkpoints"],
+)
+def test_a_job_that_is_told_to_end_asks_for_its_next_start(
+    command: Command, state: str, words: tuple[str, ...], number: signal.Signals, told: str | None
+) -> None:
+    """Slurm's commands are stand-ins here."""
+    for name, text in (("scontrol", SCONTROL), ("squeue", SQUEUE)):
+        (command.folder / name).write_text(text)
+        (command.folder / name).chmod(0o755)
+    calls = command.folder / "calls"
+    command.environment |= {"PATH": f"{command.folder}:{os.environ['PATH']}", "CALLS": str(calls), "STATE": state}
+    command.environment |= {"SLURM_JOB_ID": "7"}
+    running = at_step(command, 3, *words, "launcher.requeue=true", faults="wait3")
+    running.send_signal(number)
+    out, _ = running.communicate(timeout=20)
+    assert (told or "1 point: 1 preempted") in out.splitlines()[-1]
+    assert calls.exists() == (told == "job 7 is requeued")
+    assert not calls.exists() or calls.read_text() == "requeue 7\n"
+
+
+def test_attempts_that_get_no_further_are_counted(tmp_path: Path) -> None:
+    for number, reached in enumerate((5, 5, 9, 3, 9)):
+        folder = tmp_path / "attempts" / str(number)
+        folder.mkdir(parents=True)
+        (folder / "events.jsonl").write_text("".join(f'{{"kind": "step", "step": {n}}}\n' for n in range(reached + 1)))
+        assert fruitless(tmp_path) == (0, 1, 0, 1, 2)[number]
+
+
+def test_a_folder_in_which_nothing_was_started_is_taken_again(tmp_path: Path) -> None:
+    assert following(tmp_path) == 0
+    logs = tmp_path / "attempts" / "0" / "logs"
+    logs.mkdir(parents=True)
+    assert following(tmp_path) == 0
+    (logs / "launcher.log").touch()
+    assert following(tmp_path) == 1
+
+
+def test_the_ledger_of_a_point_that_was_started_again_is_whole(command: Command) -> None:
+    """The real worker, from the first step again for want of checkpoints."""
+    words = ("run", "gpus_per_node=2", *QUICK, "steps=40", "launcher.max_restarts=1")
+    running = command.start(*words)
+    wait_for(lambda: 10 in steps(command, 0))
+    (point,) = command.points().values()
+    (second,) = (process for process in marked(str(point)) if process.environ().get("RANK") == "1")
+    second.kill()
+    out, err = running.communicate(timeout=100)
+    assert running.returncode == 0, out + err
+    read = read_point(point)
+    tiled = ledger(read.launches, read.events)
+    assert [record["step"] for record in kept(read.events)] == list(range(1, 41))
+    assert (tiled.attempts, tiled.kept_steps, doubts(tiled)) == (2, 40, [])
+    assert tiled.lost_steps >= 10 and tiled.buckets["step_lost"] > 0
+    first, again = launches(command)
+    assert tiled.buckets["restart_gap"] == pytest.approx(again["start"] - first["end"])
+    assert sum(tiled.buckets.values()) == pytest.approx(tiled.wall_s)
+    assert "ok (attempt 1)" in command("status", "default").stdout
 
 
 def test_ranks_that_somebody_else_has_told_to_end_are_started_again(command: Command) -> None:
