@@ -98,7 +98,7 @@ def lines(document: dict[str, Any]) -> Iterator[str]:
 
 
 def remarks(point: dict[str, Any], run_dir: Path) -> Iterator[str]:
-    """What stands in brackets behind a point's status: its job, its latest attempt where there are several, who holds it, and what is wrong with either."""
+    """What stands in brackets behind a point's status: its job, its latest attempt, its holder, and what is wrong."""
     job, held = point["job"], point["holder"]
     if point["lost"] and point["status"] == "queued":
         log = run_dir / f"job-{job}.log"
