@@ -1,5 +1,6 @@
 """Points that Slurm or a failure ends before they are done, on a real Slurm: they end ok after later attempts."""
 
+import itertools
 import json
 import sys
 import time
@@ -57,7 +58,7 @@ def whole(run_dir: Path, attempts: int) -> Point:
     tiled = ledger(point.launches, point.events)
     assert sum(tiled.buckets.values()) == pytest.approx(tiled.wall_s)
     assert (doubts(tiled), tiled.kept_steps) == ([], STEPS)
-    gaps = [after["start"] - before["end"] for before, after in zip(point.launches, point.launches[1:], strict=False)]
+    gaps = [after["start"] - before["end"] for before, after in itertools.pairwise(point.launches)]
     assert tiled.buckets["restart_gap"] == pytest.approx(sum(gaps))
     return point
 
@@ -72,3 +73,67 @@ def test_a_job_that_is_signalled_goes_on_when_slurm_starts_it_anew(cluster: Clus
     point = whole(run_dir, attempts=2)
     (stopped,) = (record["step"] for record in point.events[0] if record["kind"] == "preempted")
     assert min(record["step"] for record in point.events[1] if record["kind"] == "step") == stopped + 1
+
+
+def test_a_point_that_is_longer_than_its_job_may_be_goes_on_in_the_next(cluster: Cluster, tmp_path: Path) -> None:
+    """Slurm looks at a job's time now and then: the signal comes some ten seconds early, or late."""
+    words = ("nodes=1", "launcher.time=1", "launcher.signal_lead_s=20", "steps=100000", "launcher.grace_s=15")
+    job, run_dir = submitted(cluster, tmp_path, *words)
+    until(lambda: status(run_dir)["status"] == "queued" and status(run_dir)["attempt"] == 0, run_dir)
+    assert status(run_dir)["reason"].startswith("told to end by SIGTERM; stopped after step ")
+    assert status(run_dir)["job"] == job
+    at(run_dir, last(run_dir, 0) + 1, attempt=1)
+    cluster.slurm("scancel", job)
+    cluster.wait([job])
+    until(lambda: status(run_dir)["status"] == "preempted", run_dir)
+    assert not cluster.slurm("squeue", "-h", "-j", job, check=False), "a job that was cancelled is not started anew"
+
+
+def test_a_job_that_a_person_requeues_goes_on_with_its_point(cluster: Cluster, tmp_path: Path) -> None:
+    job, run_dir = submitted(cluster, tmp_path, "nodes=2", "launcher.requeue=false", "launcher.max_restarts=1")
+    at(run_dir, 100)
+    cluster.slurm("scontrol", "update", f"JobId={job}", "Requeue=1")
+    cluster.slurm("scontrol", "requeue", job)
+    whole(run_dir, attempts=2)
+
+
+def test_a_spare_host_takes_the_place_of_one_that_has_crashed(cluster: Cluster, tmp_path: Path) -> None:
+    job, run_dir = submitted(cluster, tmp_path, "nodes=2", "launcher.max_nodes=3", "launcher.max_restarts=3")
+    at(run_dir, 100)
+    first, second, spare = hosts(cluster, job)
+    cluster.run("crash", second)
+    try:
+        point = whole(run_dir, attempts=2)
+    finally:
+        cluster.run("boot", second)
+        cluster.wait([job])
+        until(lambda: cluster.slurm("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").count("node") == 4, run_dir)
+    assert [launch["hosts"] for launch in point.launches] == [[first, second], [first, spare]]
+
+
+def test_fewer_hosts_keep_the_global_batch(cluster: Cluster, tmp_path: Path) -> None:
+    """Of four that share out a step three cannot, and two do."""
+    words = ("nodes=4", "gpus_per_node=1", "launcher.min_nodes=1", "launcher.max_restarts=3")
+    job, run_dir = submitted(cluster, tmp_path, *words)
+    at(run_dir, 100)
+    gone = hosts(cluster, job)[3]
+    cluster.run("crash", gone)
+    try:
+        point = whole(run_dir, attempts=2)
+    finally:
+        cluster.run("boot", gone)
+        cluster.wait([job])
+        until(lambda: cluster.slurm("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").count("node") == 4, run_dir)
+    assert [len(launch["hosts"]) for launch in point.launches] == [4, 2]
+    assert {record["tokens"] for record in kept(point.events)} == {4 * 64}
+
+
+def hosts(cluster: Cluster, job: str) -> list[str]:
+    """The hosts that a job has."""
+    return cluster.slurm("scontrol", "show", "hostnames", cluster.slurm("squeue", "-h", "-j", job, "-o", "%N")).split()
+
+
+def last(run_dir: Path, attempt: int) -> int:
+    """The last step that an attempt has recorded."""
+    (stopped,) = (record["step"] for record in read_point(run_dir).events[attempt] if record["kind"] == "preempted")
+    return int(stopped)
