@@ -12,7 +12,7 @@ from harness.study.planning import Planned
 from harness.study.provenance import since
 from harness.study.rundir import OPEN, archive, plant, read_status, write_config, write_status
 from harness.study.running import Run, Session
-from launch.environment import requeued
+from launch.environment import job_id, requeued
 
 SKIPPED = Outcome("skipped")
 PATIENCE_S = 2 * lease.STALE_S
@@ -24,8 +24,9 @@ def take(planned: Planned, position: int, title: str, session: Session) -> Outco
     point, run_dir, say = planned.point, planned.point.run_dir, session.say
     plant(point)
     ended = session.interruption.ended
-    # a job that runs again may itself have held it on a host that has crashed
-    held = lease.acquire_within(run_dir, PATIENCE_S if session.own_job or requeued() else 0, ended)
+    # a job that runs again may itself have held it, on a host that has crashed
+    before = requeued() and (lease.holder(run_dir) or {}).get("job") == job_id()
+    held = lease.acquire_within(run_dir, PATIENCE_S if session.own_job or before else 0, ended)
     if held is not None:
         with held:
             try:

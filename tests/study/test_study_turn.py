@@ -89,6 +89,16 @@ def test_the_mirror_is_finished_whatever_happens_and_after_the_last_status(
     assert Mirror.ends == ["failed", "ok"]
 
 
+def test_one_mirror_follows_all_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Mirror.ends = []
+    monkeypatch.setattr(running, "Mirror", Mirror)
+    monkeypatch.setenv("STANDIN", "steps")
+    monkeypatch.setenv("STANDIN_FAULTS", "kill3")
+    words = ("launcher.max_restarts=1", "gpus_per_node=2", "record.wandb=offline")
+    code = controller.run([f"root={tmp_path}", *QUICK, *words], False)
+    assert (code, Mirror.ends) == (0, ["ok"])
+
+
 def test_a_point_that_cannot_be_planted_at_first_is_planted_in_its_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
