@@ -155,7 +155,25 @@ class Launcher:
     signal_lead_s: int | None = option(
         None, "sbatch: seconds before a job's end at which its point is ended, its records finished", least=1
     )
-    requeue: bool = option(False, "sbatch: let Slurm start the job anew after a host's failure")
+    requeue: bool = option(
+        False, "start the job anew after a host's failure, and when Slurm has told it to end before its points had"
+    )
+    grace_s: float = option(
+        60.0, "seconds that ranks get for a last checkpoint when SIGTERM or SIGUSR2 tells them to end", above=0
+    )
+    max_restarts: int = option(
+        0, "how often a point is started again by itself after a failure; it goes on from its checkpoint", least=0
+    )
+    min_nodes: int | None = option(
+        None,
+        "srun, sbatch: fewest hosts on which a point is started again when others are lost; null for nodes",
+        least=1,
+    )
+    max_nodes: int | None = option(
+        None,
+        "sbatch: hosts that a job asks for; those beyond nodes are spare, for a start after others are lost",
+        least=1,
+    )
     chain: bool = option(False, "sbatch: each point's job waits for the end of the one before")
     container_image: str | None = option(None, "srun, sbatch: image in which ranks run (pyxis)")
     container_mounts: str | None = option(
@@ -167,7 +185,7 @@ class Launcher:
         choices=("node", "socket", "exclusive", "core-complex"),
     )
     timeout_s: float | None = option(
-        None, "seconds after which a point's whole tree is killed; null for never", above=0
+        None, "seconds after which a point's whole tree is killed, restarts included; null for never", above=0
     )
 
 
@@ -289,10 +307,10 @@ class Config:
     precision: Precision = field(default_factory=Precision, metadata={"help": "types of numbers"})
     data: Data = field(default_factory=Data, metadata={"help": "source of tokens"})
     nccl: Nccl = field(default_factory=Nccl, metadata={"help": "NCCL's environment"})
+    checkpoint: Checkpoint = field(default_factory=Checkpoint, metadata={"help": "checkpoints"})
     launcher: Launcher = field(default_factory=Launcher, metadata={"help": "how processes start"})
     record: Record = field(default_factory=Record, metadata={"help": "what is recorded"})
     profile: Profile = field(default_factory=Profile, metadata={"help": "a profiler on request"})
-    checkpoint: Checkpoint = field(default_factory=Checkpoint, metadata={"help": "checkpoints"})
     hardware: Hardware = field(default_factory=Hardware, metadata={"help": "the machine to plan for"})
     optimizer: Optimizer = field(default_factory=Optimizer, metadata={"help": "the optimizer"})
 
@@ -304,10 +322,10 @@ GROUPS = (
     "precision",
     "data",
     "nccl",
+    "checkpoint",
     "launcher",
     "record",
     "profile",
-    "checkpoint",
     "hardware",
 )
 

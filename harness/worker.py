@@ -25,6 +25,7 @@ from harness.parallel.strategy import Strategy
 from harness.place import Place, join, leave
 from harness.plan.batch import tokens_per_step
 from harness.plan.benchmark import buffers, operations, sizes
+from harness.plan.elastic import on_hosts
 from harness.plan.model import parameters
 from harness.plan.workload import times_collectives
 from harness.recorder.attach import devices_watched, observer_of, ranges_of, recorder_of
@@ -84,8 +85,9 @@ def run(
     around: makes of the recorder what is to look on in its place, as a benchmark's stopwatch does.
     """
     start, begin = time.time(), time.perf_counter()
-    check_environment(run_dir, environment)
-    config = stored_config(run_dir)
+    check_environment(run_dir, attempt, environment)
+    # a later attempt may have fewer hosts than planned
+    config = on_hosts(stored_config(run_dir), place.nodes)
     with Files(run_dir / "attempts" / str(attempt), attempt, place) as files:
         join(place)
         mesh = Mesh(place.device_type, arranged(config))
@@ -118,7 +120,7 @@ def run(
 def time_collectives(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) -> None:
     """Time the collectives of the point of a run directory and write its records."""
     start, begin = time.time(), time.perf_counter()
-    check_environment(run_dir, environment)
+    check_environment(run_dir, attempt, environment)
     config = stored_config(run_dir)
     with Files(run_dir / "attempts" / str(attempt), attempt, place) as files:
         join(place)
@@ -141,9 +143,9 @@ def product_type(config: Config) -> str:
     return "float8" if config.precision.float8 else config.precision.compute
 
 
-def check_environment(run_dir: Path, environment: dict[str, str]) -> None:
+def check_environment(run_dir: Path, attempt: int, environment: dict[str, str]) -> None:
     """Raise RuntimeError where this rank does not see the NCCL variables that its controller has written down."""
-    written = run_dir / "env.json"
+    written = (run_dir / "attempts" / str(attempt) if attempt else run_dir) / "env.json"
     # a rank that was started by hand has whatever its person gave it
     found = changed(json.loads(written.read_text()), environment) if written.exists() else []
     if found:

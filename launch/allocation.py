@@ -11,6 +11,8 @@ LIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "RESIZING
 LIVE |= {"REQUEUE_HOLD", "SPECIAL_EXIT", "SIGNALING", "STAGE_OUT", "STOPPED"}
 PREFIX = re.compile(r"^(\w+: )?((error|fatal|allocation failure): )?")
 ADDRESS = re.compile(r"^NodeName=(\S+).*? NodeAddr=(\S+)", re.MULTILINE)
+# as sinfo abbreviates; an asterisk is for a host that does not answer
+AWAY = re.compile(r"down|fail|.*\*$")
 DURATION = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)")
 
 
@@ -28,6 +30,16 @@ class Allocation:
 
     job: str
     hosts: tuple[Host, ...]
+
+    def up(self) -> tuple[Host, ...]:
+        """Those hosts that Slurm does not know as down or out of reach; all where it cannot say."""
+        names = ",".join(host.name for host in self.hosts)
+        try:
+            told = ask("sinfo", "--noheader", "--Node", f"--nodes={names}", "--format=%N %t")
+        except ValueError:
+            return self.hosts
+        gone = {name for name, state in map(str.split, told.splitlines()) if AWAY.match(state)}
+        return tuple(host for host in self.hosts if host.name not in gone)
 
     def queued_s(self) -> float | None:
         """Seconds from the job's submission to its start; None where Slurm cannot say now."""
@@ -78,6 +90,16 @@ def seconds(left: str) -> float | None:
         return None
     days, hours, minutes, rest = (int(part or 0) for part in found.groups())
     return float(((days * 24 + hours) * 60 + minutes) * 60 + rest)
+
+
+def runs(job: str) -> bool:
+    """Whether Slurm counts a job as running, not as one that it is ending. ValueError where it cannot be asked."""
+    return ask("squeue", "--noheader", f"--jobs={job}", "--format=%T") == "RUNNING"
+
+
+def requeue(job: str) -> None:
+    """Have Slurm end a job, and start it anew when there are hosts. ValueError, one sentence, where it refuses."""
+    ask("scontrol", "requeue", job)
 
 
 def job_of(name: str, comment: str) -> str | None:

@@ -6,6 +6,7 @@ Whole environments hold secrets, so what is recorded comes from an allow-list.
 
 import hashlib
 import json
+import math
 import os
 import re
 import time
@@ -18,6 +19,8 @@ MARKER = "HARNESS_POINT"
 HIDDEN = "***"
 SOURCE = Path(__file__).resolve().parent.parent
 FEWEST_ENTRIES = 2000  # PyTorch's own default for the flight recorder's ring
+SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2"  # torchrun dies of any other without a word to its ranks
+SHUTDOWN_S = 30  # PyTorch's own default
 STEPS_IN_RING = 8  # the recorder reads a step that lies five steps back
 RECORDED = re.compile(
     r"CUDA_(VISIBLE_DEVICES|DEVICE_ORDER|DEVICE_MAX_CONNECTIONS|LAUNCH_BLOCKING|MODULE_LOADING)"
@@ -69,12 +72,19 @@ class Environment:
 
 
 def build(
-    requested: Mapping[str, Any], clear: bool, run_dir: Path, logs: Path, gpus: int, calls_per_step: int
+    requested: Mapping[str, Any],
+    clear: bool,
+    run_dir: Path,
+    logs: Path,
+    gpus: int,
+    calls_per_step: int,
+    grace_s: float = 0.0,
 ) -> Environment:
     """The environment of a point's processes: the caller's own, what the point asks for, and what measuring needs.
 
     What measuring needs wins over what was there, and yields to what is asked for. `gpus` is the number of GPUs of a
-    host, 0 where ranks are CPU processes; `calls_per_step` is 0 where no steps of training are measured.
+    host, 0 where ranks are CPU processes; `calls_per_step` is 0 where no steps of training are measured. `grace_s` is
+    how long ranks may take to end when they are told to.
     """
     inherited = dict(os.environ)
     found = ambient()
@@ -83,7 +93,16 @@ def build(
         del inherited[name]
     wanted = {name: text(value) for name, value in requested.items()}
     secrets = any(secret(name, value) for name, value in inherited.items() if name.startswith("NCCL_"))
-    added = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads(gpus))}
+    added = {
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(threads(gpus)),
+        # torchrun's --signals-to-handle and --shutdown-timeout, in a form that a version without them passes over
+        "PET_SIGNALS_TO_HANDLE": SIGNALS,
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(SHUTDOWN_S, math.ceil(grace_s))),
+        # Ranks that are started anew would find in torchrun's own store the addresses of those before them: gloo then
+        # fails with "connectFullMesh: Connection refused".
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }
     if gpus:
         entries = max(FEWEST_ENTRIES, STEPS_IN_RING * calls_per_step)
         added |= {
@@ -165,6 +184,11 @@ def described(path: Path) -> dict[str, Any]:
 def job_id() -> str | None:
     """The batch job that this process belongs to."""
     return os.environ.get("SLURM_JOB_ID")
+
+
+def requeued() -> bool:
+    """Whether this process's batch job has been started before."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
 
 
 def masked(words: list[str]) -> list[str]:

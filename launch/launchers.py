@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +36,9 @@ class Launcher(Protocol):
     def end_left(self, gone: Callable[[str], bool]) -> list[str]:
         """End what runs on all hosts with a marker that is `gone`; what may be left, a clause for each."""
 
+    def answering(self) -> "Launcher":
+        """The same on those hosts that are still there."""
+
     def queued_s(self) -> float | None:
         """Seconds that these hosts were waited for, or None where nobody can say."""
 
@@ -59,6 +62,9 @@ class Local:
     def end_left(self, gone: Callable[[str], bool]) -> list[str]:
         left = told([pid for marker in markers() if gone(marker) for pid in end_marked(marker)])
         return [f"{process} could not be ended" for process in left]
+
+    def answering(self) -> "Local":
+        return self
 
     def queued_s(self) -> float | None:
         return 0.0
@@ -97,6 +103,13 @@ class Srun:
             time.sleep(BREATH_S)
         silent = [f"{answer.host} does not answer" for answer in answers if not answer.came]
         return [*Local().end_left(gone), *left, *silent]
+
+    def answering(self) -> "Srun":
+        # srun starts nothing at all where one of its hosts is down
+        answers = sweep(self.allocation.up())
+        there = {answer.host for answer in answers if answer.came}
+        hosts = tuple(host for host in self.allocation.hosts if host.name in there)
+        return replace(self, allocation=replace(self.allocation, hosts=hosts))
 
     def queued_s(self) -> float | None:
         return self.allocation.queued_s()

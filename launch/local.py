@@ -4,6 +4,7 @@ torchrun starts its ranks in sessions of their own and ranks may start processes
 parent leads to all of them. All inherit the marker variable, and by it they are found.
 """
 
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -39,6 +40,13 @@ class Tree:
     def poll(self) -> int | None:
         """The command's exit code, or None while it runs."""
         return self.process.poll()
+
+    def tell(self) -> None:
+        """Have ranks come to an end by themselves.
+
+        torchrun passes the signal on to them, and so does srun to torchruns, which SIGTERM would have it kill.
+        """
+        self.process.send_signal(signal.SIGUSR2)
 
     def end(self) -> list[str]:
         """Ask the command to end, then kill what is left; what even that did not end, in words.

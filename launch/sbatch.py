@@ -39,6 +39,8 @@ def options(
         # whole hosts are not all of their memory; of a part, a core for each rank is the least
         *(["--exclusive", "--mem=0"] if launcher["exclusive"] else [f"--cpus-per-task={ranks_per_node}"]),
         "--requeue" if launcher["requeue"] else "--no-requeue",
+        # a host that is lost ends the step that it is in, and the point is started again on others
+        *(["--no-kill"] if launcher["max_restarts"] else []),
     ]
 
 
@@ -90,9 +92,7 @@ def check(words: list[str]) -> None:
         if shutil.which("sbatch") is None:
             raise
         asked = [
-            word
-            for word in words
-            if not word.startswith(("--job-name", "--comment", "--ntasks", "--output", "--no-requeue"))
+            word for word in words if not word.startswith(("--job-name", "--comment", "--ntasks", "--output", "--no-"))
         ]
         raise ValueError(f"{error}; asked for {shlex.join(asked)}, and sinfo tells what there is") from None
 

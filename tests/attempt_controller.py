@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from harness.study import lease
-from harness.study.attempt import run_attempt
+from harness.study.attempt import Deadline, run_attempt
 from harness.study.interruption import Interruption
 from launch import torchrun
 from launch.environment import build
@@ -32,7 +32,20 @@ def main() -> None:
     assert held is not None
     with held, Interruption() as interruption:
         start = lambda log: Tree(command, environment, log)  # noqa: E731
-        run_attempt(folder, command, start, ["here"], ranks, 0, 0.0, 200, held, interruption, lambda: None, print)
+        run_attempt(
+            folder,
+            command,
+            start,
+            ["here"],
+            ranks,
+            0,
+            0.0,
+            Deadline.after(200),
+            held,
+            interruption,
+            lambda: None,
+            print,
+        )
 
 
 if __name__ == "__main__":

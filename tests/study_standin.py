@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+STEPS = 10
 SLEEPER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 
 
@@ -24,6 +25,53 @@ def write_record(attempt_dir: Path) -> None:
     ]
     records = [*steps, {"kind": "end", "steps": 10, "tokens": 1000}]
     (attempt_dir / "events.jsonl").write_text("".join(json.dumps({**base, **record}) + "\n" for record in records))
+
+
+def step_on(run_dir: Path, attempt: int) -> None:
+    """Ten steps that go on from the last step of which there is a checkpoint, one a step, as a training does.
+
+    STANDIN_FAULTS has a word for each attempt: kill3 has rank 1 killed after that step, wait3 has it wait there to be
+    told to end. What tells them ends all ranks after the step that they are in.
+    """
+    told: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, lambda caught, _: told.append(caught))
+    faults, rank, folder = os.environ["STANDIN_FAULTS"].split(), os.environ["RANK"], run_dir / "checkpoints"
+    fault = faults[attempt] if attempt < len(faults) else ""
+    folder.mkdir(exist_ok=True)
+    here = run_dir / "attempts" / str(attempt)
+    if rank == "0":
+        before = max((int(path.name) for path in folder.iterdir()), default=0) if attempt else 0
+        (here / f"first{before + 1}").touch()
+    while not (agreed := list(here.glob("first*"))):
+        time.sleep(0.01)
+    first = int(agreed[0].name.removeprefix("first"))
+    with (here / "events.jsonl").open("a", buffering=1) as events:
+
+        def write(kind: str, **record: object) -> None:
+            if rank == "0":
+                whole = {"schema": 1, "kind": kind, "time": time.time(), "attempt": attempt, **record}
+                events.write(json.dumps(whole) + "\n")
+
+        for step in range(first, STEPS + 1):
+            write("step", step=step, role="measured", tokens=100, duration_s=0.1, loss=5.0 - step / 10)
+            if rank == "0":
+                (folder / str(step)).touch()
+            # all ranks are as far before anything happens to one of them
+            while not (folder / str(step)).exists():
+                time.sleep(0.01)
+            if fault == f"kill{step}":
+                if rank == "1":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                while not told:
+                    time.sleep(0.01)
+                sys.exit("a peer is gone")
+            while fault == f"wait{step}" and not told:
+                time.sleep(0.01)
+            if told:
+                write("preempted", step=step, checkpoint=True, signal=signal.Signals(told[0]).name)
+                return
+        write("end", steps=STEPS, tokens=100 * STEPS)
 
 
 def fall(mode: str) -> None:
@@ -47,10 +95,13 @@ def main() -> None:
     if mode == "ok":
         if os.environ["RANK"] == "0":
             write_record(Path(sys.argv[1]) / "attempts" / "0")
+    elif mode == "steps":
+        step_on(Path(sys.argv[1]), int(sys.argv[2].removeprefix("--attempt=")))
     elif mode == "endless":  # a cooperative rank
         time.sleep(600)
     elif mode == "stubborn":  # neither the rank nor what it has started ends when asked to
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         subprocess.Popen([sys.executable, "-c", SLEEPER], start_new_session=True)
         time.sleep(600)
     elif mode == "moved":  # as by a person, or a file server that is gone

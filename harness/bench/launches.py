@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.study.command import attempt_dir, commanded
+from harness.study.attempts import attempt_dir
+from harness.study.command import commanded
 from harness.study.controller import run_all
 from harness.study.outcome import LAUNCHER_LOG, outcome
 from harness.study.planning import Planned
@@ -58,10 +59,10 @@ def recorded(planned: Planned, machine: Machine, progress: Progress) -> Stamps:
 
 def bare(planned: Planned, machine: Machine) -> Stamps:
     """The same ranks and the same training; no controller, recorder or mirror, no variable that measuring needs."""
-    run_dir, folder = planned.point.run_dir, attempt_dir(planned.point.run_dir)
+    run_dir, folder = planned.point.run_dir, attempt_dir(planned.point.run_dir, 0)
     plant(planned.point)
     (folder / "logs").mkdir(parents=True)
-    environment, command = commanded(planned, machine, Timed())
+    environment, command = commanded(planned, 0, machine, Timed())
     kept = {name: value for name, value in environment.variables.items() if name not in MEASURING}
     with Tree([*command, "--bare"], replace(environment, variables=kept), folder / "logs" / LAUNCHER_LOG) as tree:
         exit_code = tree.process.wait()

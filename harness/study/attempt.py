@@ -3,16 +3,30 @@
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from harness.study.files import write_json
 from harness.study.interruption import Interruption
 from harness.study.lease import Lease
-from harness.study.outcome import LAUNCHER_LOG, Outcome, outcome
+from harness.study.outcome import LAUNCHER_LOG, Outcome, outcome, preempted
 from launch.local import Tree
 
 POLL_S = 0.05
 TAKEN_OVER = Outcome("preempted", "another controller took the point over after a silence of this one")
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When a point's time is over, by the monotonic clock, and how many seconds it had."""
+
+    at: float
+    seconds: float
+
+    @classmethod
+    def after(cls, seconds: float | None) -> Self | None:
+        return None if seconds is None else cls(time.monotonic() + seconds, seconds)
 
 
 def run_attempt(
@@ -23,15 +37,17 @@ def run_attempt(
     ranks_per_node: int,
     position: int | None,
     queue_s: float | None,
-    timeout_s: float | None,
+    deadline: Deadline | None,
     lease: Lease,
     interruption: Interruption,
     watch: Callable[[], None],
     say: Callable[[str], None],
+    grace_s: float = 0.0,
 ) -> Outcome:
     """Start the command, wait for its end or bring it about, and judge it.
 
-    `start` starts it on `hosts`, given the file for its output; `watch` is called while it runs.
+    `start` starts it on `hosts`, given the file for its output; `watch` is called while it runs. `grace_s` is how long
+    its ranks have for a last checkpoint where an interruption leaves them time.
     """
     record = {
         "schema": 1,
@@ -47,7 +63,7 @@ def run_attempt(
     log = attempt_dir / "logs" / LAUNCHER_LOG
     with start(log) as tree:
         write_json(attempt_dir / "launch.json", {**record, "start": tree.started, "end": None, "exit_code": None})
-        cut = wait(tree, timeout_s, lease, interruption, watch)
+        cut = wait(tree, deadline, lease, interruption, watch, grace_s)
         ended = time.time()
         # Also after a good end: what a rank has left behind must not run beside the next point.
         left = tree.end()
@@ -67,21 +83,34 @@ def run_attempt(
     if cut is None:
         assert exit_code is not None
         return outcome(attempt_dir, exit_code, hosts, ranks_per_node)
+    if cut.status == "preempted" and cut is not TAKEN_OVER:
+        cut = preempted(attempt_dir, interruption.name) or cut
     return Outcome(cut.status, f"{cut.reason}; not ended: {', '.join(left)}") if left else cut
 
 
 def wait(
-    tree: Tree, timeout_s: float | None, lease: Lease, interruption: Interruption, watch: Callable[[], None]
+    tree: Tree,
+    deadline: Deadline | None,
+    lease: Lease,
+    interruption: Interruption,
+    watch: Callable[[], None],
+    grace_s: float = 0.0,
 ) -> Outcome | None:
     """Wait for the command's own end: None, or how it has to be ended before."""
-    until = None if timeout_s is None else time.monotonic() + timeout_s
+    told = False
     while tree.poll() is None:
         if interruption.signal is not None:
-            return Outcome("preempted", interruption.reason)
+            since = time.monotonic() - interruption.at
+            if not interruption.graceful or since > grace_s:
+                return Outcome("preempted", interruption.reason)
+            if not told:
+                tree.tell()
+                told = True
+            interruption.granted_s = since
         if lease.lost:
             return TAKEN_OVER
-        if until is not None and time.monotonic() > until:
-            return Outcome("timeout", f"still running after launcher.timeout_s={timeout_s:g}")
+        if deadline is not None and time.monotonic() > deadline.at:
+            return Outcome("timeout", f"still running after launcher.timeout_s={deadline.seconds:g}")
         watch()
         time.sleep(POLL_S)
     return None

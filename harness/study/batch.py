@@ -26,7 +26,7 @@ def job_of(point: Point) -> Job:
     """A point's job. ValueError, one sentence, for what a job script cannot hold."""
     config, run_dir = point.config, point.run_dir
     script = sbatch.script(run_dir)
-    ranks = (config.nodes, config.gpus_per_node)
+    ranks = (config.launcher.max_nodes or config.nodes, config.gpus_per_node)
     options = sbatch.options(asdict(config.launcher), point.slug, *ranks, takes_gpus(config), run_dir)
     return Job(run_dir / "job.sh", script, options)
 

@@ -6,6 +6,7 @@ from harness.config import Config
 from harness.plan.collectives import calls_per_step
 from harness.plan.profiling import TOOLS, profiled_ranks
 from harness.plan.workload import times_collectives
+from harness.study.attempts import attempt_dir
 from harness.study.planning import Planned, on_gpus
 from launch import torchrun
 from launch.devices import Machine
@@ -14,15 +15,12 @@ from launch.launchers import Launcher
 from launch.profiled import Tool
 
 
-def attempt_dir(run_dir: Path) -> Path:
-    """The folder of a point's one attempt; a point that runs again does so in a new run directory."""
-    return run_dir / "attempts" / "0"
-
-
-def commanded(planned: Planned, machine: Machine, launcher: Launcher) -> tuple[Environment, list[str]]:
-    """The environment and the command of a point."""
+def commanded(
+    planned: Planned, number: int, machine: Machine, launcher: Launcher, nodes: int | None = None
+) -> tuple[Environment, list[str]]:
+    """The environment and the command of a point's attempt; on fewer hosts than planned where `nodes` says so."""
     config, run_dir = planned.point.config, planned.point.run_dir
-    folder, gpus = attempt_dir(run_dir), on_gpus(config, machine)
+    folder, gpus = attempt_dir(run_dir, number), on_gpus(config, machine)
     environment = build(
         config.nccl.env,
         config.nccl.ambient == "clear",
@@ -30,9 +28,10 @@ def commanded(planned: Planned, machine: Machine, launcher: Launcher) -> tuple[E
         folder / "logs",
         (len(machine.gpus) or config.gpus_per_node) if gpus else 0,
         0 if times_collectives(config) else calls_per_step(config),
+        config.launcher.grace_s,
     )
-    program = profiled(config, folder, torchrun.worker(run_dir, 0, "cuda" if gpus else "cpu"))
-    ranks = torchrun.Ranks(program, run_dir.name, config.nodes, config.gpus_per_node, config.launcher.numa)
+    program = profiled(config, folder, torchrun.worker(run_dir, number, "cuda" if gpus else "cpu"))
+    ranks = torchrun.Ranks(program, run_dir.name, nodes or config.nodes, config.gpus_per_node, config.launcher.numa)
     return environment, launcher.command(ranks, folder, environment)
 
 

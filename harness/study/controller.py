@@ -14,9 +14,11 @@ from harness.study.preview import counted, dry_run, preview
 from harness.study.progress import Progress
 from harness.study.provenance import provenance
 from harness.study.remaining import Remaining
+from harness.study.requeue import requeue
 from harness.study.rundir import check_study, open_study, plant
+from harness.study.running import Session
 from harness.study.submission import check_all, submit_all
-from harness.study.turn import Session, take
+from harness.study.turn import take
 from launch.container import container
 from launch.devices import Machine, machine
 from launch.launchers import Launcher, Srun, launcher
@@ -91,7 +93,8 @@ def run_all(
             if interruption.signal is None:
                 title = f"[{position + 1}/{len(order)}] {planned.point.slug}"
                 statuses.append(take_safely(planned, position, title, session))
-    say_result(statuses, len(order), progress.say)
+        say_result(statuses, len(order), progress.say)
+        requeue(order, statuses, interruption, own_job, progress.say)
     if interruption.exit_code is not None:
         return interruption.exit_code
     fine = FINE if multirun else ("ok", "skipped")

@@ -56,6 +56,8 @@ class Failure:
 def outcome(attempt_dir: Path, exit_code: int, hosts: Sequence[str], ranks_per_node: int) -> Outcome:
     """Judge an attempt on these hosts that ended by itself."""
     ended = trained(attempt_dir)
+    if not ended and (stopped := preempted(attempt_dir)):
+        return stopped
     if exit_code == 0:
         return Outcome("ok") if ended else Outcome("failed", "the processes ended well, but the record has no end")
     guilty = first(raised(attempt_dir / "logs", ranks_per_node), died(attempt_dir / "logs", ranks_per_node))
@@ -82,6 +84,20 @@ def snapshot(attempt_dir: Path, guilty: Failure) -> str:
 def trained(attempt_dir: Path) -> bool:
     """Whether an attempt's ranks came to the end of training."""
     return any(record["kind"] == "end" for record in Events(attempt_dir / "events.jsonl").new())
+
+
+def preempted(attempt_dir: Path, by: str | None = None) -> Outcome | None:
+    """The end of an attempt whose ranks have stopped because they were told to; torchrun calls that a failure.
+
+    by: what told the controller to have them stop.
+    """
+    for record in Events(attempt_dir / "events.jsonl").new():
+        if record["kind"] == "preempted":
+            written = "checkpoint written" if record["checkpoint"] else "no checkpoint written"
+            return Outcome(
+                "preempted", f"told to end by {by or record['signal']}; stopped after step {record['step']}, {written}"
+            )
+    return None
 
 
 def lost(log: Path, hosts: Sequence[str]) -> Outcome | None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from harness.study.command import attempt_dir
+from harness.study.attempts import attempt_dir
 from harness.study.lease import holder
 from harness.study.outcome import trained
 from harness.study.rundir import ACTIVE, OPEN, check_schema, point_dirs, read_status
@@ -69,7 +69,7 @@ def entry(run_dir: Path, ended: set[str]) -> dict[str, Any]:
     if status.get("status") == "running" and not held:
         status = read_status(run_dir) or {}  # it may have ended between the two looks
     # ranks that were started by hand have no controller to write a status
-    by_hand = "ok" if not status and trained(attempt_dir(run_dir)) else "pending"
+    by_hand = "ok" if not status and trained(attempt_dir(run_dir, 0)) else "pending"
     stands, job = status.get("status", by_hand), status.get("job")
     return {
         "slug": run_dir.name,
@@ -78,6 +78,7 @@ def entry(run_dir: Path, ended: set[str]) -> dict[str, Any]:
         "reason": status.get("reason"),
         "rank": status.get("rank"),
         "host": status.get("host"),
+        "attempt": status.get("attempt"),
         "job": job,
         "holder": {key: held.get(key) for key in ("host", "pid", "job")} if held else None,
         "lost": (stands == "running" and not held) or (stands == "queued" and job in ended),
@@ -97,13 +98,15 @@ def lines(document: dict[str, Any]) -> Iterator[str]:
 
 
 def remarks(point: dict[str, Any], run_dir: Path) -> Iterator[str]:
-    """What stands in brackets behind a point's status: its job, who holds it, and what is wrong with either."""
+    """What stands in brackets behind a point's status: its job, its latest attempt, its holder, and what is wrong."""
     job, held = point["job"], point["holder"]
     if point["lost"] and point["status"] == "queued":
         log = run_dir / f"job-{job}.log"
         yield f"job {job} has ended without starting it{f', see {log}' if log.exists() else ''}"
     elif job:
         yield f"job {job}"
+    if point["attempt"]:
+        yield f"attempt {point['attempt']}"
     if held:
         yield f"process {held['pid']} on {held['host']}"
     if point["lost"] and point["status"] == "running":

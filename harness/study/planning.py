@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 from harness.config import Config, check_fields
 from harness.plan.benchmark import BenchmarkPlan, plan_benchmark
+from harness.plan.elastic import check_elastic
 from harness.plan.hardware import Device, find, named
 from harness.plan.kernels import check_kernels
 from harness.plan.point import Plan, plan
@@ -46,6 +47,7 @@ def planned(point: Point, machine: Machine, hosts: int) -> Planned:
     config = point.config
     try:
         check_fields(config)
+        check_elastic(config)
         if not away(config):
             check_here(config, machine, hosts)
         check_numa(config, machine)

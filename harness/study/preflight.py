@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.plan.profiling import TOOLS, profiled_ranks
-from harness.study.attempt import wait
+from harness.study.attempt import Deadline, wait
 from harness.study.files import read_json, write_json
 from harness.study.interruption import Interruption
 from harness.study.lease import Lease
@@ -42,6 +42,8 @@ def look(points: Sequence[Point], launcher: Srun, study_dir: Path) -> tuple[Mach
     hosts = launcher.allocation.hosts
     if most > len(hosts):
         raise ValueError(f"nodes={most}: must be at most {len(hosts)}, the hosts of this allocation")
+    # those too on which a point may be started again
+    most = len(hosts) if config.launcher.max_restarts else most
     hosts = hosts[: most if config.preflight else 1]
     mark = nearest_folder(study_dir) / f".harness-{uuid.uuid4().hex}"
     try:
@@ -134,6 +136,7 @@ class Links:
     def check(
         self,
         planned: Planned,
+        nodes: int,
         launcher: Launcher,
         held: Lease,
         interruption: Interruption,
@@ -144,14 +147,15 @@ class Links:
         It lies before the attempt and its wall-clock.
         """
         config, run_dir = planned.point.config, planned.point.run_dir
-        if config.nodes == 1 or not config.preflight:
+        if nodes == 1 or not config.preflight:
             return None
-        key = f"{config.nodes} {sorted(config.nccl.env.items())} {config.nccl.ambient}"
+        names = launcher.hosts[:nodes]
+        key = f"{names} {sorted(config.nccl.env.items())} {config.nccl.ambient}"
         if key not in self.known:
-            found = measure(planned, len(self.hosts[0]["gpus"]), launcher, held, interruption)
+            found = measure(planned, nodes, len(self.hosts[0]["gpus"]), launcher, held, interruption)
             if isinstance(found, Outcome):
                 return found
-            self.known[key] = {"hosts": self.hosts[: config.nodes], **found}
+            self.known[key] = {"hosts": [host for host in self.hosts if host["name"] in names], **found}
         record = self.known[key]
         write_json(run_dir / "preflight.json", {"schema": 1, "kind": "preflight", **record})
         for host in record["slow"]:
@@ -161,7 +165,7 @@ class Links:
 
 
 def measure(
-    planned: Planned, gpus: int, launcher: Launcher, held: Lease, interruption: Interruption
+    planned: Planned, nodes: int, gpus: int, launcher: Launcher, held: Lease, interruption: Interruption
 ) -> dict[str, Any] | Outcome:
     """An all-reduce over a point's hosts, of `gpus` GPUs each, and pairs of them in turn, or how that failed."""
     config, run_dir = planned.point.config, planned.point.run_dir
@@ -170,23 +174,23 @@ def measure(
     log.parent.mkdir(parents=True, exist_ok=True)
     clear = config.nccl.ambient == "clear"
     environment = build(config.nccl.env, clear, run_dir, log.parent, gpus, calls_per_step=0)
-    program = [LINKS, str(folder), f"--hosts={config.nodes}"]
-    ranks = Ranks(program, f"{run_dir.name}-preflight", config.nodes, 1)
+    program = [LINKS, str(folder), f"--hosts={nodes}"]
+    ranks = Ranks(program, f"{run_dir.name}-preflight", nodes, 1)
     command = launcher.command(ranks, folder, environment)
     most = LINKS_S + (IMPORT_S if config.launcher.container_image else 0)
-    with launcher.start(command, environment, log, config.nodes) as tree:
-        cut = wait(tree, most, held, interruption, lambda: None)
+    with launcher.start(command, environment, log, nodes) as tree:
+        cut = wait(tree, Deadline.after(most), held, interruption, lambda: None)
     if cut is not None:
         late = f"preflight: the hosts did not find each other within {most:.0f} s"
         return Outcome(cut.status, late if cut.status == "timeout" else cut.reason)
     exit_code = tree.poll()
     assert exit_code is not None
     if exit_code:
-        failed = outcome(folder, exit_code, launcher.hosts[: config.nodes], 1)
+        failed = outcome(folder, exit_code, launcher.hosts[:nodes], 1)
         return Outcome(failed.status, f"preflight: {failed.reason}", failed.rank, failed.host)
     found = read_json(folder / "links.json")
     assert found is not None
-    named = launcher.hosts[: config.nodes]
+    named = launcher.hosts[:nodes]
     if found["hosts"] != list(named):
         return Outcome(
             "failed", f"preflight: ranks are on {', '.join(found['hosts'])}, not on {', '.join(named)} in turn"
@@ -199,7 +203,7 @@ def measure(
     return {
         "time": begin,
         "duration_s": time.time() - begin,
-        "world_size": config.nodes,
+        "world_size": nodes,
         "clocks_s": clocks,
         "all_reduce": found["all_reduce"],
         "pairs": found["pairs"],

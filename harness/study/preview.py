@@ -9,8 +9,9 @@ from harness.plan.benchmark import BenchmarkPlan, size_text
 from harness.plan.nccl import doubts
 from harness.plan.point import Plan
 from harness.plan.strategies import DEGREES
+from harness.study.attempts import attempt_dir
 from harness.study.batch import job_of
-from harness.study.command import attempt_dir, commanded
+from harness.study.command import commanded
 from harness.study.planning import Planned, on_gpus, oversubscribed
 from harness.study.point import Point
 from harness.study.rundir import study_document, yaml_of
@@ -132,7 +133,7 @@ def shown(planned: Planned, machine: Machine, launcher: Launcher) -> Iterator[st
         yield "# once, in a folder that all hosts see"
         yield from planting(planned.point)
         yield f"# on each of {planned.point.config.nodes} hosts, {torchrun.FIRST_HOST} being one of them"
-    environment, command = commanded(planned, machine, launcher)
+    environment, command = commanded(planned, 0, machine, launcher)
     for name in environment.cleared:
         yield f"unset {name}"
     variables = hidden({**environment.ambient, **environment.added, **environment.requested})
@@ -148,6 +149,6 @@ def planting(point: Point) -> Iterator[str]:
         point.study_dir / "study.json": json.dumps(study_document(point.config.study)),
         point.run_dir / "config.yaml": yaml_of(point),
     }
-    yield f"mkdir -p {shlex.quote(str(attempt_dir(point.run_dir) / 'logs'))}"
+    yield f"mkdir -p {shlex.quote(str(attempt_dir(point.run_dir, 0) / 'logs'))}"
     for path, text in texts.items():
         yield f"printf %s {shlex.quote(text)} > {shlex.quote(str(path))}"

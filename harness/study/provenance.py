@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from harness.study.files import read_json
 from launch.devices import Machine
 from launch.environment import SOURCE, masked, without_credentials
 
@@ -39,6 +40,15 @@ def provenance(machine: Machine) -> dict[str, Any]:
 def stamped(document: dict[str, Any]) -> dict[str, Any]:
     """The provenance of a point that starts now."""
     return {**document, "time": time.time()}
+
+
+def since(run_dir: Path, provenance_now: dict[str, Any], environment_now: dict[str, Any]) -> list[str]:
+    """What of code, versions, hardware and NCCL's environment is not as it was when a point was first started."""
+    try:
+        before, environment = read_json(run_dir / "provenance.json"), read_json(run_dir / "env.json")
+    except ValueError as error:
+        return [str(error)]
+    return [*changes(before or {}, provenance_now), *environment_changes(environment or {}, environment_now)]
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

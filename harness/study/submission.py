@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from harness.study import lease
+from harness.study.attempts import goes_on
 from harness.study.batch import job_of
 from harness.study.files import write_text
 from harness.study.interruption import Interruption
@@ -71,7 +72,7 @@ def submit(
                 write_status(run_dir, "queued", job=job)
             say(f"{title}: skipped, job {job} is there already")
             return SKIPPED.status, job
-        if not (run_dir / "attempts").exists():
+        if not (run_dir / "attempts").exists() or goes_on(point.config, status):
             return send(planned, title, say, after)
         was = status["status"] if status else "without a status"
         say(f"{title}: was {was}, kept as {set_aside(run_dir, status, held).name}")

@@ -57,6 +57,19 @@ def test_values_become_text(value: object, text: str) -> None:
     assert made({"NCCL_X": value}).variables["NCCL_X"] == text
 
 
+def test_torchrun_passes_signals_on_and_leaves_ranks_their_time() -> None:
+    """In the form of variables, which a version of torchrun without such words passes over."""
+    variables = build({}, False, Path("/p"), Path("/p/logs"), 0, 0, grace_s=90.5).variables
+    assert "SIGUSR2" in variables["PET_SIGNALS_TO_HANDLE"].split(",")
+    assert variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "91"
+    assert made().variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "30"
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_ranks_that_torchrun_starts_anew_do_not_find_the_addresses_of_those_before_them(gpus: int) -> None:
+    assert made(gpus=gpus).variables["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
+
+
 def test_measuring_variables_are_for_gpus_and_yield_to_the_person(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made().added["TORCH_NCCL_ENABLE_TIMING"] == "1"
     assert made().added["NCCL_DEBUG_FILE"] == "/s/p/slug/attempts/0/logs/nccl.%h.%p.log"

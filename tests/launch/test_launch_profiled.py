@@ -124,7 +124,7 @@ def test_torchrun_starts_the_worker_or_what_becomes_it(tmp_path: Path) -> None:
     words = {}
     for kind in ("none", "torch", "nsys", "ncu"):
         planned = planning.Planned(asked(tmp_path, kind), None)
-        _, command = commanded(planned, H200, Local())
+        _, command = commanded(planned, 0, H200, Local())
         words[kind] = command[command.index("-m", 2) + 1 :]
     run_dir = str(asked(tmp_path, "none").run_dir)
     worker = ["harness.worker", run_dir, "--attempt=0", "--device=cuda"]

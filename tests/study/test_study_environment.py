@@ -65,7 +65,7 @@ def test_an_unchanged_environment_trains_and_the_record_tells_each_ranks_cores(t
 
 
 def test_a_rank_that_was_started_by_hand_compares_nothing(tmp_path: Path) -> None:
-    check_environment(tmp_path, {"NCCL_IB_HCA": "a"})
+    check_environment(tmp_path, 0, {"NCCL_IB_HCA": "a"})
     write_json(tmp_path / "env.json", {"effective": {}})
     with pytest.raises(RuntimeError, match="NCCL_IB_HCA"):
-        check_environment(tmp_path, {"NCCL_IB_HCA": "a"})
+        check_environment(tmp_path, 0, {"NCCL_IB_HCA": "a"})

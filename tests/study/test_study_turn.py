@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from study_command import QUICK, TESTS
 
-from harness.study import attempt, controller, lease, rundir, turn
+from harness.study import attempt, controller, lease, rundir, running, turn
 from harness.study.interruption import Interruption
 from harness.study.outcome import Outcome
 from harness.study.rundir import write_status
@@ -62,7 +62,11 @@ class Mirror:
 
 @pytest.mark.parametrize(
     ("module", "name", "file"),
-    [(turn, "write_json", "env.json"), (turn, "write_text", "command.sh"), (attempt, "write_json", "launch.json")],
+    [
+        (running, "write_json", "env.json"),
+        (running, "write_text", "command.sh"),
+        (attempt, "write_json", "launch.json"),
+    ],
 )
 def test_a_full_disk_fails_its_point_and_the_next_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, file: str
@@ -79,10 +83,20 @@ def test_the_mirror_is_finished_whatever_happens_and_after_the_last_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Mirror.ends = []
-    monkeypatch.setattr(turn, "Mirror", Mirror)
+    monkeypatch.setattr(running, "Mirror", Mirror)
     fails_once(monkeypatch, attempt, "write_json", "launch.json")
     two_points(tmp_path, "record.wandb=offline")
     assert Mirror.ends == ["failed", "ok"]
+
+
+def test_one_mirror_follows_all_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Mirror.ends = []
+    monkeypatch.setattr(running, "Mirror", Mirror)
+    monkeypatch.setenv("STANDIN", "steps")
+    monkeypatch.setenv("STANDIN_FAULTS", "kill3")
+    words = ("launcher.max_restarts=1", "gpus_per_node=2", "record.wandb=offline")
+    code = controller.run([f"root={tmp_path}", *QUICK, *words], False)
+    assert (code, Mirror.ends) == (0, ["ok"])
 
 
 def test_a_point_that_cannot_be_planted_at_first_is_planted_in_its_turn(

@@ -1,0 +1,142 @@
+"""Points that Slurm or a failure ends before they are done, on a real Slurm: they end ok after later attempts."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import Cluster
+
+from harness.analysis.goodput import doubts, ledger
+from harness.analysis.read import Point, read_point
+from harness.analysis.steps import kept
+
+pytestmark = pytest.mark.cluster
+
+HARNESS = (sys.executable, "-m", "harness.cli")
+STEPS = 400
+WORDS = ("model=tiny", "gpus_per_node=2", "seq_len=64", f"steps={STEPS}", "record.wandb=disabled", "preflight=false")
+CHECKPOINTS = ("checkpoint=steps", "checkpoint.every=50")
+
+
+def submitted(cluster: Cluster, root: Path, *words: str) -> tuple[str, Path]:
+    """A point's job and run directory; the job asks for its next start."""
+    asked = ("launcher=sbatch", "launcher.requeue=true", f"root={root}", "study=again", *WORDS, *CHECKPOINTS)
+    cluster.slurm(*HARNESS, "run", *asked, *words, cwd=root)
+    (run_dir,) = (root / "again" / "points").iterdir()
+    return str(status(run_dir)["job"]), run_dir
+
+
+def status(run_dir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run_dir / "status.json").read_text())
+    return found
+
+
+def until(happened: Callable[[], bool], run_dir: Path, timeout_s: float = 120.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not happened():
+        assert time.monotonic() < end, [path.read_text()[-3000:] for path in run_dir.glob("job-*.log")]
+        time.sleep(0.1)
+
+
+def at(run_dir: Path, step: int, attempt: int = 0, timeout_s: float = 120.0) -> None:
+    """Until an attempt has recorded a step."""
+    events = run_dir / "attempts" / str(attempt) / "events.jsonl"
+    until(lambda: events.exists() and f'"step": {step},' in events.read_text(), run_dir, timeout_s)
+
+
+def whole(run_dir: Path, attempts: int) -> Point:
+    """The point, once it is ok: every step kept once, and its wall-clock without a gap that nobody can account for."""
+    until(lambda: status(run_dir)["status"] == "ok", run_dir, 240)
+    point = read_point(run_dir)
+    assert len(point.launches) == attempts
+    assert [record["step"] for record in kept(point.events)] == list(range(1, STEPS + 1))
+    tiled = ledger(point.launches, point.events)
+    assert sum(tiled.buckets.values()) == pytest.approx(tiled.wall_s)
+    assert (doubts(tiled), tiled.kept_steps) == ([], STEPS)
+    # a launch record lacks its end where the controller was killed too
+    ended = [launch["end"] for launch in point.launches[:-1]]
+    if None not in ended:
+        gaps = (after["start"] - end for end, after in zip(ended, point.launches[1:], strict=True))
+        assert tiled.buckets["restart_gap"] == pytest.approx(sum(gaps))
+    assert tiled.buckets["restart_gap"] > 0
+    return point
+
+
+def test_a_job_that_is_signalled_goes_on_when_slurm_starts_it_anew(cluster: Cluster, tmp_path: Path) -> None:
+    job, run_dir = submitted(cluster, tmp_path, "nodes=2")
+    at(run_dir, 100)
+    cluster.slurm("scancel", "--signal=USR2", "--batch", job)
+    until(lambda: status(run_dir)["status"] in ("preempted", "queued"), run_dir)
+    said = "told to end by SIGUSR2; stopped after step "
+    assert status(run_dir)["reason"].startswith(said) and status(run_dir)["reason"].endswith(", checkpoint written")
+    point = whole(run_dir, attempts=2)
+    (stopped,) = (record["step"] for record in point.events[0] if record["kind"] == "preempted")
+    assert min(record["step"] for record in point.events[1] if record["kind"] == "step") == stopped + 1
+
+
+def test_a_point_that_is_longer_than_its_job_may_be_goes_on_in_the_next(cluster: Cluster, tmp_path: Path) -> None:
+    """Slurm looks at jobs' times now and then: the signal may come half a minute early."""
+    words = ("nodes=1", "launcher.time=2", "launcher.signal_lead_s=30", "steps=100000")
+    job, run_dir = submitted(cluster, tmp_path, *words)
+    until(lambda: status(run_dir)["status"] == "queued" and status(run_dir)["attempt"] == 0, run_dir)
+    assert status(run_dir)["reason"].startswith("told to end by SIGTERM; stopped after step ")
+    assert status(run_dir)["job"] == job
+    at(run_dir, last(run_dir, 0) + 1, attempt=1)
+    cluster.slurm("scancel", job)
+    cluster.wait([job])
+    until(lambda: status(run_dir)["status"] == "preempted", run_dir)
+    assert not cluster.slurm("squeue", "-h", "-j", job, check=False), "a job that was cancelled is not started anew"
+
+
+def test_a_job_that_a_person_requeues_goes_on_with_its_point(cluster: Cluster, tmp_path: Path) -> None:
+    job, run_dir = submitted(cluster, tmp_path, "nodes=2", "launcher.requeue=false", "launcher.max_restarts=1")
+    at(run_dir, 100)
+    cluster.slurm("scontrol", "update", f"JobId={job}", "Requeue=1")
+    cluster.slurm("scontrol", "requeue", job)
+    whole(run_dir, attempts=2)
+
+
+def test_a_spare_host_takes_the_place_of_one_that_has_crashed(cluster: Cluster, tmp_path: Path) -> None:
+    job, run_dir = submitted(cluster, tmp_path, "nodes=2", "launcher.max_nodes=3", "launcher.max_restarts=3")
+    at(run_dir, 100)
+    first, second, spare = hosts(cluster, job)
+    cluster.run("crash", second)
+    try:
+        point = whole(run_dir, attempts=2)
+    finally:
+        cluster.run("boot", second)
+        cluster.wait([job])
+        until(lambda: cluster.slurm("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").count("node") == 4, run_dir)
+    assert [launch["hosts"] for launch in point.launches] == [[first, second], [first, spare]]
+
+
+def test_fewer_hosts_keep_the_global_batch(cluster: Cluster, tmp_path: Path) -> None:
+    """Of four that share out a step three cannot, and two do."""
+    words = ("nodes=4", "gpus_per_node=1", "launcher.min_nodes=1", "launcher.max_restarts=3")
+    job, run_dir = submitted(cluster, tmp_path, *words)
+    at(run_dir, 100)
+    gone = hosts(cluster, job)[3]
+    cluster.run("crash", gone)
+    try:
+        point = whole(run_dir, attempts=2)
+    finally:
+        cluster.run("boot", gone)
+        cluster.wait([job])
+        until(lambda: cluster.slurm("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").count("node") == 4, run_dir)
+    assert [len(launch["hosts"]) for launch in point.launches] == [4, 2]
+    assert {record["tokens"] for record in kept(point.events)} == {4 * 64}
+
+
+def hosts(cluster: Cluster, job: str) -> list[str]:
+    """The hosts that a job has."""
+    return cluster.slurm("scontrol", "show", "hostnames", cluster.slurm("squeue", "-h", "-j", job, "-o", "%N")).split()
+
+
+def last(run_dir: Path, attempt: int) -> int:
+    """The last step that an attempt has recorded."""
+    (stopped,) = (record["step"] for record in read_point(run_dir).events[attempt] if record["kind"] == "preempted")
+    return int(stopped)
