@@ -7,6 +7,7 @@ from harness.plan import batch, nccl
 from harness.plan.collectives import Traffic, traffic
 from harness.plan.data import check_tokens
 from harness.plan.degrees import check_degrees, crosses_hosts
+from harness.plan.faults import check_faults
 from harness.plan.hardware import Device
 from harness.plan.memory import Memory, estimate
 from harness.plan.model import flops_per_token, parameters
@@ -66,7 +67,7 @@ def plan(config: Config, device: Device | None, memory_limit: int | None) -> Pla
     _check_optimizer(config)
     check_degrees(config)
     nccl_warnings = nccl.check(config.nccl.env)
-    step_warnings = _check_steps(config)
+    step_warnings = [*_check_steps(config), *check_faults(config)]
     accumulation = batch.accumulation(config)
     data_parallel = batch.data_parallel(config)
     moved = traffic(config)

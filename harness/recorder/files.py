@@ -15,7 +15,7 @@ from harness.recorder.progress import Progress
 
 
 class Files:
-    """Events and progress on the first rank, and on all ranks their node's file.
+    """Events on the first rank, and on all ranks their node's file and where they are.
 
     RuntimeError where an earlier start has left records, which others must not be mixed with.
     """
@@ -23,26 +23,25 @@ class Files:
     def __init__(self, folder: Path, attempt: int, place: Place) -> None:
         self.folder, self.host = folder, socket.gethostname()
         self.events: EventWriter | None = None
-        self.progress: Progress | None = None
         if place.rank == 0:
             if (folder / "events.jsonl").exists():
                 raise RuntimeError(
                     f"{folder}: has records of an earlier start, which another one must not be mixed with"
                 )
             folder.mkdir(parents=True, exist_ok=True)
-            self.progress = Progress(folder / "progress.json", attempt, "rendezvous")
             self.events = EventWriter(folder / "events.jsonl", attempt)
+        self.progress = Progress(folder / "progress.json" if place.rank == 0 else None, attempt, "rendezvous")
         self.node = EventWriter(node_file(folder, place.node, self.host), attempt)
 
     def write(self, kind: str, **record: Any) -> None:
-        """Write an event, on the first rank."""
+        """Write an event, on the first rank; a sign of progress on all."""
+        self.progress.move()
         if self.events is not None:
             self.events.write(kind, **record)
 
     def enter(self, phase: str) -> None:
-        """Note that the first rank is in this phase of the ledger from now on."""
-        if self.progress is not None:
-            self.progress.enter(phase)
+        """Note that this rank is in this phase of the ledger from now on."""
+        self.progress.enter(phase)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -61,5 +60,4 @@ class Files:
         self.node.close()
         if self.events is not None:
             self.events.close()
-        if self.progress is not None:
-            self.progress.close()
+        self.progress.close()
