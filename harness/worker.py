@@ -107,7 +107,9 @@ def run(
                 if place.cuda:  # the device builds on when the host is done
                     torch.cuda.synchronize()
             observer = observer_of(config, recorder, trained, ranges, place, files)
-            observed = with_faults(config, around(observer) if around else observer, trained, place.rank, run_dir, attempt)
+            observed = with_faults(
+                config, around(observer) if around else observer, trained, place.rank, run_dir, attempt
+            )
             train_point(config, trained, data, observed)
 
 

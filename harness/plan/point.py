@@ -157,12 +157,15 @@ def _check_memory(config: Config, device: Device | None, memory: Memory, limit: 
     if memory.total <= limit:
         return [f"{needs}, close to {there}; it may run out of memory"]
     raise ValueError(
-        f"{needs}, {(memory.total - limit) / GIB:.1f} GiB more than {there}; {_what_would_help(config, device, limit)}"
+        f"{needs}, {(memory.total - limit) / GIB:.1f} GiB more than {there}; {what_would_help(config, device, limit)}"
     )
 
 
-def _what_would_help(config: Config, device: Device | None, limit: int) -> str:
-    """The single changes that would fit, the first degree of tp that would, or all that there is to turn."""
+def what_would_help(config: Config, device: Device | None, limit: int) -> str:
+    """The single changes that would fit into `limit` bytes, the first degree of tp that would, or all there is to turn.
+
+    Of a point that does not.
+    """
     parallel = config.parallel
     sharded = replace(parallel, kind="fsdp", reshard=True, replicas=1)
     changed = [name for name in ("kind", "reshard", "replicas") if getattr(sharded, name) != getattr(parallel, name)]

@@ -61,9 +61,7 @@ def groups(entries: list[Entry], labels: Mapping[str, tuple[str, int]]) -> list[
             label, ranks = named[name][0], members(name)
         except (KeyError, RuntimeError, ValueError):
             label, ranks = OTHER, []  # a group that is gone
-        told.append(
-            {"name": name, "label": label, "ranks": ranks, "joined": joined.get(name, None if wrapped else 0)}
-        )
+        told.append({"name": name, "label": label, "ranks": ranks, "joined": joined.get(name, None if wrapped else 0)})
     return told
 
 

@@ -22,8 +22,9 @@ WIDTH = 256
 class Progress:
     """One rank's way through an attempt, written to `path` where there is one.
 
-    The thread that trains notes it, and the watchdog's looks at it. Each write is one system call of microseconds into memory that the kernel keeps: a killed process can't tear it, as
-    it could a mapped page, nor is a full disk a signal that ends training.
+    The thread that trains notes it, and the watchdog's looks at it. Each write is one system call of microseconds into
+    memory that the kernel keeps: a killed process can't tear it, as it could a mapped page, nor is a full disk a signal
+    that ends training.
     """
 
     def __init__(self, path: Path | None, attempt: int, phase: str) -> None:

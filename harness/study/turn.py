@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.study import lease
+from harness.study.advice import advised
 from harness.study.attempt import TAKEN_OVER, run_attempt
 from harness.study.command import attempt_dir, commanded
 from harness.study.events import Pace
@@ -158,7 +159,9 @@ def run(planned: Planned, position: int, title: str, session: Session, held: lea
             if outcome is None:
                 say(f"{title}: started, {counted(point.ranks, 'rank')}")
                 if point.config.record.wandb != "disabled":
-                    cleanup.callback(Mirror(run_dir, folder / "logs" / "mirror.log").finish, session.interruption)
+                    served = point.config.faults.kind != "wandb_down"
+                    mirror = Mirror(run_dir, folder / "logs" / "mirror.log", served)
+                    cleanup.callback(mirror.finish, session.interruption)
                 with session.progress.point(title, planned.stages, pace) as watch:
                     outcome = run_attempt(
                         folder,
@@ -175,6 +178,7 @@ def run(planned: Planned, position: int, title: str, session: Session, held: lea
                         watch,
                         tell,
                     )
+                outcome = advised(outcome, planned, session.machine, folder)
                 pace.read_on()
         except OSError as error:
             outcome = Outcome("failed", f"the controller met an error: {error}")
