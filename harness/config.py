@@ -207,7 +207,7 @@ class Profile:
 class Watchdog:
     """How long a rank may be without a sign of progress, by what it is at, before the point is ended as hung."""
 
-    name: str = option(FROM_GROUP, "the chosen option's name")
+    name: str = option("default", "the chosen option's name")
     rendezvous_s: float = option(600.0, "seconds for all ranks to meet", above=0)
     model_build_s: float = option(1800.0, "seconds to build the model", above=0)
     restore_s: float = option(1800.0, "seconds to load a checkpoint", above=0)

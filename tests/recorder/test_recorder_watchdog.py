@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from run_dirs import validator
 
 from harness.config import Config
 from harness.place import Place
@@ -71,6 +72,8 @@ def test_every_rank_of_a_hang_tells_where_it_stood_and_ends(tmp_path: Path) -> N
     dumps = read(tmp_path)
     assert sorted(dumps) == [0, 1, 2]
     told = dumps[1]
+    for dump in dumps.values():
+        validator().validate(dump)
     assert (told["cause"], told["phase"], told["step"], told["finished"]) == ("timeout", "step", 7, 7)
     assert LIMIT_S < told["waited_s"] < 1.5 * LIMIT_S
     assert told["peak_memory_bytes"] > 2**20

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from plan_configs import config
 from ranks import run_ranks
+from run_dirs import validator
 
 from harness.config import Faults, Watchdog
 from harness.plan.faults import check_faults, drawn
@@ -46,6 +47,7 @@ def test_a_fault_happens_on_its_rank_and_once_in_a_point(tmp_path: Path, monkeyp
     assert steps_of(faulty("kill", tmp_path, step=7), monkeypatch) == [7]
     [line] = (tmp_path / "attempts" / "0" / "faults.jsonl").read_text().splitlines()
     told = json.loads(line)
+    validator().validate(told)
     assert [told[key] for key in ("kind", "fault", "rank", "step", "attempt")] == ["fault", "kill", 1, 7, 0]
     assert steps_of(faulty("kill", tmp_path, attempt=1, step=7), monkeypatch) == []
 
