@@ -164,7 +164,8 @@ class Dump:
             "waited_s": waited_s,
             "limit_s": limit_s,
             "error": None if error is None else summary(error),
-            "peak_memory_bytes": peak_memory(self.place),
+            # a device that hangs may have kept the allocator's lock
+            "peak_memory_bytes": peak_memory(self.place) if cause == "oom" else None,
             "threads": stacks,
             "groups": groups(entries, self.labels) if there else [],
             "operations": operations(entries),

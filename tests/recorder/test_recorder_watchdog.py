@@ -75,8 +75,8 @@ def test_every_rank_of_a_hang_tells_where_it_stood_and_ends(tmp_path: Path) -> N
     for dump in dumps.values():
         validator().validate(dump)
     assert (told["cause"], told["phase"], told["step"], told["finished"]) == ("timeout", "step", 7, 7)
-    assert LIMIT_S < told["waited_s"] < 1.5 * LIMIT_S
-    assert told["peak_memory_bytes"] > 2**20
+    # it may have seen another one's dump first
+    assert LIMIT_S / 2 < told["waited_s"] < 1.5 * LIMIT_S
     assert {thread["name"] for thread in told["threads"]} >= {"MainThread", "watchdog"}
     hang = diagnose(dumps, None, lambda rank: [], lambda rank: "")
     assert hang is not None
@@ -152,6 +152,7 @@ def test_an_error_leaves_a_dump_of_where_it_was_raised(
         return
     told = json.loads((tmp_path / "flight" / "rank1.json").read_text())
     assert (told["cause"], told["error"]) == (cause, f"{type(error).__name__}: {str(error).splitlines()[0]}")
+    assert (told["peak_memory_bytes"] or 0) > (2**20 if cause == "oom" else -1)
     assert told["threads"][0]["frames"][0] == [__file__, raises_here.__code__.co_firstlineno + 1, "raises_here"]
 
 
