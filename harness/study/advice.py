@@ -11,10 +11,10 @@ from harness.study.outcome import Outcome
 from harness.study.planning import Planned, target
 from launch.devices import Machine
 
-REQUESTED = re.compile(r"tried to allocate ([\d.]+) (bytes|[KMGTPE]iB)", re.IGNORECASE)
+REQUESTED = re.compile(r"[Tt]ried to allocate ([\d.]+) (bytes|[KMGT]iB)")
 """What PyTorch says of the allocation that failed, on a GPU and on a host."""
 
-UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50, "EiB": 2**60}
+UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
 def advised(outcome: Outcome, planned: Planned, machine: Machine, attempt_dir: Path) -> Outcome:
