@@ -246,6 +246,40 @@ class Checkpoint:
 
 
 @dataclass
+class Watchdog:
+    """How long a rank may be without a sign of progress, by what it is at, before the point is ended as hung."""
+
+    name: str = option("default", "the chosen option's name")
+    rendezvous_s: float = option(600.0, "seconds for all ranks to meet", above=0)
+    model_build_s: float = option(1800.0, "seconds to build the model", above=0)
+    restore_s: float = option(1800.0, "seconds to load a checkpoint", above=0)
+    first_step_s: float = option(1800.0, "seconds of the first step, compilation included", above=0)
+    step_s: float = option(300.0, "seconds of any other step, or of one size of a benchmark", above=0)
+    checkpoint_s: float = option(1800.0, "seconds for which training may wait for a checkpoint", above=0)
+    profiling_s: float = option(900.0, "seconds of what is measured between steps", above=0)
+    shutdown_s: float = option(600.0, "seconds from the last step to a rank's end", above=0)
+
+
+FAULTS = ("none", "kill", "hang", "slow", "nan", "oom", "disk_full", "wandb_down")
+
+
+@dataclass
+class Faults:
+    """A fault on purpose, to see what it costs and how it is told."""
+
+    name: str = option("none", "the chosen option's name")
+    kind: str = option("none", "what goes wrong", choices=FAULTS)
+    rank: int | None = option(None, "the rank on which it does; null for the last", least=0)
+    step: int | None = option(
+        None, "the step in which it does, once in a point; null with no rate for the first measured one", least=1
+    )
+    rate: float | None = option(
+        None, "in place of a step: mean steps from one fault to the next, drawn by seed and attempt", least=1
+    )
+    seconds: float = option(1.0, "slow: how long the rank sleeps before each step", above=0)
+
+
+@dataclass
 class Hardware:
     """The machine to plan for; `auto` plans for this one."""
 
@@ -311,6 +345,8 @@ class Config:
     launcher: Launcher = field(default_factory=Launcher, metadata={"help": "how processes start"})
     record: Record = field(default_factory=Record, metadata={"help": "what is recorded"})
     profile: Profile = field(default_factory=Profile, metadata={"help": "a profiler on request"})
+    watchdog: Watchdog = field(default_factory=Watchdog, metadata={"help": "when a rank counts as hung"})
+    faults: Faults = field(default_factory=Faults, metadata={"help": "a fault on purpose"})
     hardware: Hardware = field(default_factory=Hardware, metadata={"help": "the machine to plan for"})
     optimizer: Optimizer = field(default_factory=Optimizer, metadata={"help": "the optimizer"})
 
@@ -326,6 +362,8 @@ GROUPS = (
     "launcher",
     "record",
     "profile",
+    "watchdog",
+    "faults",
     "hardware",
 )
 

@@ -3,10 +3,12 @@
 import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Self
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,17 @@ class Place:
         return self.rank // self.local_world_size
 
 
-def join(place: Place) -> None:
-    """Take the place's device and meet the other ranks."""
+def join(place: Place, patience: timedelta | None = None) -> None:
+    """Take the place's device and meet the other ranks; `patience` is how long this and any collective may take."""
     if place.cuda:
         torch.cuda.set_device(place.device)
-    dist.init_process_group("nccl" if place.cuda else "gloo", device_id=place.device if place.cuda else None)
+    if patience is not None:
+        # what groups have that are made later, by the mesh and by libraries; the first one's is not handed on
+        distributed_c10d.default_pg_timeout = patience
+        distributed_c10d.default_pg_nccl_timeout = patience  # type: ignore[attr-defined]  # an import of its own
+    dist.init_process_group(
+        "nccl" if place.cuda else "gloo", timeout=patience, device_id=place.device if place.cuda else None
+    )
 
 
 def leave() -> None:

@@ -35,8 +35,10 @@ from harness.recorder.files import Files
 from harness.recorder.out_of_memory import snapshot_when_full
 from harness.recorder.ranges import within
 from harness.recorder.surroundings import affinity, cores_here, device_name, nccl_start, nvidia_smi, versions
+from harness.recorder.watchdog import patience, watched
 from harness.stored import stored_config
 from harness.training.data import Source
+from harness.training.faults import with_faults
 from harness.training.loop import Observer
 from harness.training.point import arranged, build, open_between, open_data, settle, train_point
 from harness.training.stop import Stop
@@ -88,9 +90,13 @@ def run(
     check_environment(run_dir, attempt, environment)
     # a later attempt may have fewer hosts than planned
     config = on_hosts(stored_config(run_dir), place.nodes)
-    with Files(run_dir / "attempts" / str(attempt), attempt, place) as files:
-        join(place)
+    with (
+        Files(run_dir / "attempts" / str(attempt), attempt, place) as files,
+        watched(config, attempt, place, files) as dump,
+    ):
+        join(place, patience(config))
         mesh = Mesh(place.device_type, arranged(config))
+        dump.labels = mesh.labels
         hosts = gather_hosts(place, environment)
         files.write("phase", name="rendezvous", start=start, duration_s=time.perf_counter() - begin)
         if place.cuda:
@@ -114,7 +120,10 @@ def run(
                     between.restore()
             recorder.begin_at(between.first, between)
             observer = observer_of(config, recorder, trained, ranges, place, files)
-            train_point(config, trained, data, around(observer) if around else observer, between)
+            observed = with_faults(
+                config, around(observer) if around else observer, trained, place.rank, run_dir, attempt
+            )
+            train_point(config, trained, data, observed, between)
 
 
 def time_collectives(run_dir: Path, attempt: int, place: Place, environment: dict[str, str]) -> None:
@@ -122,8 +131,8 @@ def time_collectives(run_dir: Path, attempt: int, place: Place, environment: dic
     start, begin = time.time(), time.perf_counter()
     check_environment(run_dir, attempt, environment)
     config = stored_config(run_dir)
-    with Files(run_dir / "attempts" / str(attempt), attempt, place) as files:
-        join(place)
+    with Files(run_dir / "attempts" / str(attempt), attempt, place) as files, watched(config, attempt, place, files):
+        join(place, patience(config))
         hosts, wanted = gather_hosts(place, environment), sizes(config, place.device_type)
         files.write("phase", name="rendezvous", start=start, duration_s=time.perf_counter() - begin)
         with files.phase("model_build"):

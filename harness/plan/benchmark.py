@@ -65,6 +65,10 @@ def plan_benchmark(config: Config, gpus: bool, memory_limit: int | None) -> Benc
         raise ValueError(
             f"checkpoint={config.checkpoint.kind}: writes the state of training, which workload=collectives has not"
         )
+    if config.faults.kind != "none":
+        raise ValueError(
+            f"faults={config.faults.kind}: falls on a step of training, which workload=collectives has not"
+        )
     names, wanted = operations(config), sizes(config, device)
     if not any(called(op, size, ranks) for op in names for size in wanted):
         raise ValueError(

@@ -8,6 +8,7 @@ from harness.plan.checkpoint import check_checkpoint
 from harness.plan.collectives import Traffic, traffic
 from harness.plan.data import check_tokens
 from harness.plan.degrees import check_degrees, crosses_hosts
+from harness.plan.faults import check_faults
 from harness.plan.hardware import Device
 from harness.plan.memory import Memory, estimate
 from harness.plan.model import flops_per_token, parameters
@@ -68,7 +69,7 @@ def plan(config: Config, device: Device | None, memory_limit: int | None) -> Pla
     check_degrees(config)
     check_checkpoint(config)
     nccl_warnings = nccl.check(config.nccl.env)
-    step_warnings = _check_steps(config)
+    step_warnings = [*_check_steps(config), *check_faults(config)]
     accumulation = batch.accumulation(config)
     data_parallel = batch.data_parallel(config)
     moved = traffic(config)
@@ -158,12 +159,15 @@ def _check_memory(config: Config, device: Device | None, memory: Memory, limit: 
     if memory.total <= limit:
         return [f"{needs}, close to {there}; it may run out of memory"]
     raise ValueError(
-        f"{needs}, {(memory.total - limit) / GIB:.1f} GiB more than {there}; {_what_would_help(config, device, limit)}"
+        f"{needs}, {(memory.total - limit) / GIB:.1f} GiB more than {there}; {what_would_help(config, device, limit)}"
     )
 
 
-def _what_would_help(config: Config, device: Device | None, limit: int) -> str:
-    """The single changes that would fit, the first degree of tp that would, or all that there is to turn."""
+def what_would_help(config: Config, device: Device | None, limit: int) -> str:
+    """The single changes that would fit into `limit` bytes, the first degree of tp that would, or all there is to turn.
+
+    Of a point that does not.
+    """
     parallel = config.parallel
     sharded = replace(parallel, kind="fsdp", reshard=True, replicas=1)
     changed = [name for name in ("kind", "reshard", "replicas") if getattr(sharded, name) != getattr(parallel, name)]

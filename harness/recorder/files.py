@@ -15,7 +15,7 @@ from harness.recorder.progress import Progress
 
 
 class Files:
-    """Events and progress on the first rank, and on all ranks their node's file.
+    """Events on the first rank, and on all ranks their node's file and where they are.
 
     RuntimeError where an earlier start has left records, which others must not be mixed with.
     """
@@ -23,26 +23,25 @@ class Files:
     def __init__(self, folder: Path, attempt: int, place: Place) -> None:
         self.folder, self.host = folder, socket.gethostname()
         self.events: EventWriter | None = None
-        self.progress: Progress | None = None
         if place.rank == 0:
             if (folder / "events.jsonl").exists():
                 raise RuntimeError(
                     f"{folder}: has records of an earlier start, which another one must not be mixed with"
                 )
             folder.mkdir(parents=True, exist_ok=True)
-            self.progress = Progress(folder / "progress.json", attempt, "rendezvous")
             self.events = EventWriter(folder / "events.jsonl", attempt)
+        self.progress = Progress(folder / "progress.json" if place.rank == 0 else None, attempt, "rendezvous")
         self.node = EventWriter(node_file(folder, place.node, self.host), attempt)
 
     def write(self, kind: str, **record: Any) -> None:
-        """Write an event, on the first rank."""
+        """Write an event, on the first rank; a sign of progress on all."""
+        self.progress.move()
         if self.events is not None:
             self.events.write(kind, **record)
 
     def enter(self, phase: str) -> None:
-        """Note that the first rank is in this phase of the ledger from now on."""
-        if self.progress is not None:
-            self.progress.enter(phase)
+        """Note that this rank is in this phase of the ledger from now on."""
+        self.progress.enter(phase)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -60,6 +59,7 @@ class Files:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         # a disk that is full hides no other reason of the end
         with suppress(OSError) if error is not None else nullcontext(), ExitStack() as closing:
-            for file in (self.progress, self.events, self.node):
-                if file is not None:
-                    closing.callback(file.close)
+            closing.callback(self.progress.close)
+            if self.events is not None:
+                closing.callback(self.events.close)
+            closing.callback(self.node.close)

@@ -26,7 +26,7 @@ FLUSH_STEPS = 5
 
 
 class Diverged(ArithmeticError):
-    """The loss is no longer a finite number."""
+    """The loss or the gradient norm is no longer a finite number."""
 
 
 class Sampler(Protocol):
@@ -289,7 +289,7 @@ class Recorder:
         if self.council is not None:
             self.council.heard(integers[2 * count + 1 : -1])
         for index, marks in enumerate(flush.steps):
-            loss = floats[index]
+            loss, grad_norm = floats[index], floats[count + index]
             self.write(
                 "step",
                 step=marks.step,
@@ -299,12 +299,13 @@ class Recorder:
                 data_s=flush.waits[index],
                 tokens=self.tokens_per_step,
                 loss=loss,
-                grad_norm=floats[count + index],
+                grad_norm=grad_norm,
                 lr=marks.lr,
                 peak_memory_bytes=peak,
             )
-            if not math.isfinite(loss):
-                raise Diverged(f"the loss is {loss} at step {marks.step}; try a lower optimizer.lr")
+            for name, value in (("loss", loss), ("gradient norm", grad_norm)):
+                if not math.isfinite(value):
+                    raise Diverged(f"the {name} is {value} at step {marks.step}; try a lower optimizer.lr")
         self.write(
             "ranks",
             step_first=flush.steps[0].step,

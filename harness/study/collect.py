@@ -5,6 +5,7 @@ checked before it composes, so that most mistakes are named in our own words.
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +27,8 @@ from launch.environment import KEY
 
 CHOSEN = (*GROUPS, "experiment")
 VARIABLES = "nccl.env"
+NAN = re.compile(r"(?<=[=,])nan(?=,|$)")
+"""The one name of an option that Hydra would take for a number."""
 FIELDS = {key: item for key, item in walk() if key != "repeat"}
 
 
@@ -93,6 +96,7 @@ def checked(loader: ConfigLoader, word: str) -> str:
     key = override.key_or_group
     if key in CHOSEN:
         check_choice(override)
+        word = NAN.sub('"nan"', word)
     elif key == VARIABLES or key.startswith(f"{VARIABLES}."):
         return word if override.type is OverrideType.DEL else f"++{word.lstrip('+')}"
     elif key == "repeat":

@@ -11,13 +11,16 @@ from launch.local import start
 PATIENCE_S = 30.0
 LAST_WORDS_S = 6.0
 POLL_S = 0.05
+NO_SERVER = "http://127.0.0.1:1"
+"""A port on which nobody listens: connections are refused, as by a server that is down."""
 
 
 class Mirror:
-    """The process that repeats a point's records to W&B."""
+    """The process that repeats a point's records to W&B; not `served`, it finds no server."""
 
-    def __init__(self, run_dir: Path, log: Path) -> None:
-        self.process = start([sys.executable, "-m", "harness.publish.mirror", str(run_dir)], own(), log)
+    def __init__(self, run_dir: Path, log: Path, served: bool = True) -> None:
+        environment = own() if served else {**own(), "WANDB_BASE_URL": NO_SERVER}
+        self.process = start([sys.executable, "-m", "harness.publish.mirror", str(run_dir)], environment, log)
 
     def finish(self, interruption: Interruption) -> None:
         """Let it come to its end by itself for a while, then ask for it, then end it."""

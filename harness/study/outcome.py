@@ -3,10 +3,12 @@
 import json
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from harness.study.diagnosis import diagnose, read
 from harness.study.events import Events
 
 OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|CUDA out of memory|can't allocate memory|^MemoryError")
@@ -25,6 +27,7 @@ UNENDED = re.compile(r"^srun: StepId=\S+ tasks? (\d+)\S*: running", re.MULTILINE
 # Remarks of torch's, srun's own lines on its ending of the others, and what it prints of each of them.
 REMARK = re.compile(r"\[W\d|srun: |slurmstepd")
 LAUNCHER_LOG = "launcher.log"
+GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Failure:
-    """One rank's failure, and what it or its end says."""
+    """One rank's failure, and what it or its end says; `exit_code` is of one without an exception."""
 
     rank: int
     text: str
+    exit_code: int | None = None
 
     @property
     def status(self) -> str:
@@ -52,6 +56,11 @@ class Failure:
             return "diverged"
         return "comm_error" if COMMUNICATION.search(self.text) else "failed"
 
+    @property
+    def explains(self) -> bool:
+        """Whether it is a reason by itself: an exception of the rank's own, or a signal. A watchdog ends with 1."""
+        return self.status != "comm_error" and (self.exit_code is None or self.exit_code < 0)
+
 
 def outcome(attempt_dir: Path, exit_code: int, hosts: Sequence[str], ranks_per_node: int) -> Outcome:
     """Judge an attempt on these hosts that ended by itself."""
@@ -60,18 +69,43 @@ def outcome(attempt_dir: Path, exit_code: int, hosts: Sequence[str], ranks_per_n
         return stopped
     if exit_code == 0:
         return Outcome("ok") if ended else Outcome("failed", "the processes ended well, but the record has no end")
-    guilty = first(raised(attempt_dir / "logs", ranks_per_node), died(attempt_dir / "logs", ranks_per_node))
-    if (guilty is None or guilty.status == "comm_error") and (away := lost(attempt_dir / "logs" / LAUNCHER_LOG, hosts)):
+    logs = attempt_dir / "logs"
+    guilty = first(raised(logs, ranks_per_node), died(logs, ranks_per_node))
+    if (guilty is None or guilty.status == "comm_error") and (away := lost(logs / LAUNCHER_LOG, hosts)):
         return away
+    dumps = read(attempt_dir)
+    if guilty is None or not guilty.explains or dumps.get(guilty.rank, {}).get("cause") == "timeout":
+        suspect = None if guilty is None else guilty.rank
+        hang = diagnose(
+            dumps,
+            suspect,
+            stderr=lambda rank: logs.glob(stderr_of(rank, ranks_per_node)),
+            host=lambda rank: where(rank, hosts, ranks_per_node),
+        )
+        if hang is not None:
+            status = "comm_error" if hang.communicates else "failed"
+            return Outcome(status, hang.reason, hang.rank, hosts[hang.rank // ranks_per_node])
     if guilty is None:
-        logs = [attempt_dir / "logs" / LAUNCHER_LOG, *sorted((attempt_dir / "logs").glob("node*.log"))]
-        said = next(filter(None, (telling_line(log) for log in logs[::-1] if log.exists())), "")
+        written = [logs / LAUNCHER_LOG, *sorted(logs.glob("node*.log"))]
+        said = next(filter(None, (telling_line(log) for log in written[::-1] if log.exists())), "")
         return Outcome("failed", f"the launcher ended with {named(exit_code)}" + (f": {said}" if said else ""))
-    host = hosts[guilty.rank // ranks_per_node]
-    where = f" on {host}" if len(hosts) > 1 else ""
     after = " (after the end of training)" if ended else ""
-    held = snapshot(attempt_dir, guilty)
-    return Outcome(guilty.status, f"rank {guilty.rank}{where}: {guilty.text}{after}{held}", guilty.rank, host)
+    held = peak(dumps, guilty) + snapshot(attempt_dir, guilty)
+    said = f"rank {guilty.rank}{where(guilty.rank, hosts, ranks_per_node)}: {guilty.text}{after}{held}"
+    return Outcome(guilty.status, said, guilty.rank, hosts[guilty.rank // ranks_per_node])
+
+
+def where(rank: int, hosts: Sequence[str], ranks_per_node: int) -> str:
+    """The host that a rank was on, in words; nothing where there is only one."""
+    return f" on {hosts[rank // ranks_per_node]}" if len(hosts) > 1 else ""
+
+
+def peak(dumps: Mapping[int, Mapping[str, Any]], guilty: Failure) -> str:
+    """The most that a rank held that ran out of memory; nothing where it could not say so."""
+    told = dumps.get(guilty.rank)
+    if guilty.status != "oom" or told is None:
+        return ""
+    return f"; it had held up to {told['peak_memory_bytes'] / GIB:.2f} GiB"
 
 
 def snapshot(attempt_dir: Path, guilty: Failure) -> str:
@@ -159,7 +193,8 @@ def died(logs: Path, ranks_per_node: int) -> list[Failure]:
             # A rank that is killed has no last words; what it said before has nothing to do with it.
             files = [] if int(code) == -signal.SIGKILL else logs.glob(stderr_of(int(rank), ranks_per_node))
             said = next(map(telling_line, files), "")
-            found.append(Failure(int(rank), f"ended with {named(int(code))}" + (f": {said}" if said else "")))
+            text = f"ended with {named(int(code))}" + (f": {said}" if said else "")
+            found.append(Failure(int(rank), text, int(code)))
     return found
 
 

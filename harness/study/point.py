@@ -11,7 +11,19 @@ from typing import Any
 from harness.config import Config, default, walk
 from harness.plan.workload import COLLECTIVES, concerns, times_collectives, titles
 
-NOT_THE_WORK = ("study", "root", "repeats", "repeat", "rerun", "preflight", "launcher", "record", "profile", "hardware")
+NOT_THE_WORK = (
+    "study",
+    "root",
+    "repeats",
+    "repeat",
+    "rerun",
+    "preflight",
+    "launcher",
+    "record",
+    "profile",
+    "watchdog",
+    "hardware",
+)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.plan.elastic import fitting
 from harness.study import lease
+from harness.study.advice import advised
 from harness.study.attempt import TAKEN_OVER, Deadline, run_attempt
 from harness.study.attempts import AGAIN, attempt_dir, following, pause_s
 from harness.study.command import commanded
@@ -117,7 +118,8 @@ class Run:
             ranks = counted(self.nodes * config.gpus_per_node, "rank")
             self.tell(f"started, {ranks}{f', attempt {number}' if number else ''}")
             if self.mirror is None and config.record.wandb != "disabled":
-                self.mirror = Mirror(point.run_dir, folder / "logs" / "mirror.log")
+                served = config.faults.kind != "wandb_down"
+                self.mirror = Mirror(point.run_dir, folder / "logs" / "mirror.log", served)
             self.deadline = self.deadline or Deadline.after(config.launcher.timeout_s)
             with session.progress.point(self.title, self.planned.stages, pace) as watch:
                 outcome = run_attempt(
@@ -136,6 +138,7 @@ class Run:
                     self.tell,
                     config.launcher.grace_s if config.checkpoint.kind != "none" else 0.0,
                 )
+            outcome = advised(outcome, self.planned, session.machine, folder)
             pace.read_on()
         except OSError as error:
             return Outcome("failed", f"the controller met an error: {error}")

@@ -1,11 +1,14 @@
 """The recorder attached to real training on gloo ranks: valid records, exact bytes, time that tiles."""
 
+import itertools
 import json
+import math
 from pathlib import Path
 
 import jsonschema
 import pytest
 import tiny_training as tiny
+import torch
 from ranks import run_ranks
 from recorded_training import EVERY, STEPS, WARMUP, recorded, records
 
@@ -135,3 +138,28 @@ def fails(folder: str) -> str:
 def test_a_loss_that_is_no_number_ends_training_with_its_step(tmp_path):
     assert "at step 2" in run_ranks(1, fails, str(tmp_path))[0]
     assert records(tmp_path, "step")[-1]["loss"] is None
+
+
+def spoils_gradients(trained) -> None:
+    """The gradients of the fourth step are infinite on the last rank, and the loss of that step is not."""
+    backwards = itertools.count(1)
+    parameter = next(trained.model.parameters())
+    if torch.distributed.get_rank() == 1:
+        parameter.register_hook(lambda gradient: gradient + math.inf if next(backwards) == 4 else gradient)
+
+
+def diverges(kind: str, folder: str) -> str:
+    try:
+        recorded(kind, folder, spoil=spoils_gradients)
+    except Diverged as error:
+        return str(error)
+    return "went on"
+
+
+@pytest.mark.parametrize("kind", ["ddp", "zero1"])
+def test_a_gradient_norm_that_is_no_number_ends_all_ranks_with_its_step(tmp_path, kind):
+    said = run_ranks(2, diverges, kind, str(tmp_path))
+    assert all(line.startswith("the gradient norm is ") and " at step 4; " in line for line in said), said
+    last = records(tmp_path, "step")[-1]
+    assert last["step"] == 4
+    assert last["loss"] is not None and last["grad_norm"] is None
