@@ -22,7 +22,7 @@ from launch.environment import MARKER
 from launch.local import marked
 
 WORDS = ("run", "gpus_per_node=2", *QUICK)
-KEPT = "checkpoint=steps"
+KEPT = ("checkpoint=steps", "checkpoint.every=1")
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def status(command: Command) -> dict[str, Any]:
 
 
 def test_a_point_is_started_again_until_it_is_ok(command: Command) -> None:
-    ended = run(command, "launcher.max_restarts=3", KEPT, faults="kill3 kill5")
+    ended = run(command, "launcher.max_restarts=3", *KEPT, faults="kill3 kill5")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "attempt 0 ended failed: rank 1: ended with SIGKILL; starting again in 1 s" in ended.stdout
     assert "attempt 1 ended failed: rank 1: ended with SIGKILL; starting again in 2 s" in ended.stdout
@@ -101,11 +101,11 @@ def test_a_time_is_that_of_all_attempts(command: Command) -> None:
 
 
 def test_the_same_command_goes_on_with_a_point_that_has_checkpoints(command: Command) -> None:
-    assert run(command, KEPT, faults="kill3").returncode == 1
+    assert run(command, *KEPT, faults="kill3").returncode == 1
     (point,) = command.points().values()
     first = (point / "provenance.json").read_bytes()
     command.environment["NCCL_ALGO"] = "Ring"
-    ended = run(command, KEPT, faults="kill3")
+    ended = run(command, *KEPT, faults="kill3")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "was failed, goes on" in ended.stdout
     assert "warning: not as it was at first: NCCL_ALGO not set, now Ring" in ended.stdout
@@ -118,12 +118,12 @@ def test_the_same_command_goes_on_with_a_point_that_has_checkpoints(command: Com
         assert told["kind"] == kind
     assert json.loads((point / "env.json").read_text())["effective"] == {}
     assert told["effective"] == {"NCCL_ALGO": "Ring"}
-    assert "skipped, ok already" in run(command, KEPT).stdout
+    assert "skipped, ok already" in run(command, *KEPT).stdout
 
 
 def test_one_that_is_run_again_on_request_begins_anew(command: Command) -> None:
-    assert run(command, KEPT, faults="kill3").returncode == 1
-    ended = run(command, KEPT, "rerun=true")
+    assert run(command, *KEPT, faults="kill3").returncode == 1
+    ended = run(command, *KEPT, "rerun=true")
     assert "was failed, kept as" in ended.stdout
     assert steps(command, 0)[-1] == 10
 
@@ -132,14 +132,14 @@ def test_one_that_is_run_again_on_request_begins_anew(command: Command) -> None:
 def test_what_a_killed_controller_has_left_goes_on(command: Command, words: tuple[str, ...]) -> None:
     """Also where it was killed between two attempts."""
     if words:
-        killed = at_step(command, 3, KEPT, *words, faults="kill3")
+        killed = at_step(command, 3, *KEPT, *words, faults="kill3")
         wait_for(lambda: (status(command)["reason"] or "").startswith("attempt 0 ended"))
     else:
-        killed = at_step(command, 3, KEPT, faults="wait3")
+        killed = at_step(command, 3, *KEPT, faults="wait3")
     killed.kill()
     killed.communicate()
     assert "its controller has disappeared" in command("status", "default").stdout
-    ended = run(command, KEPT)
+    ended = run(command, *KEPT)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "was running, goes on" in ended.stdout
     assert (launches(command)[0]["end"] is None, status(command)["attempt"]) == (not words, 1)
@@ -148,7 +148,7 @@ def test_what_a_killed_controller_has_left_goes_on(command: Command, words: tupl
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
 def test_ranks_that_are_told_to_end_have_time_for_a_checkpoint(command: Command, number: signal.Signals) -> None:
-    running = at_step(command, 3, KEPT, "launcher.max_restarts=3", faults="wait3")
+    running = at_step(command, 3, *KEPT, "launcher.max_restarts=3", faults="wait3")
     running.send_signal(number)
     _, err = running.communicate(timeout=20)
     assert running.returncode == 128 + number, err
@@ -156,7 +156,7 @@ def test_ranks_that_are_told_to_end_have_time_for_a_checkpoint(command: Command,
     assert told["status"] == "preempted"
     assert told["reason"] == f"told to end by {number.name}; stopped after step 3, checkpoint written"
     assert len(launches(command)) == 1
-    assert run(command, KEPT).returncode == 0
+    assert run(command, *KEPT).returncode == 0
     assert steps(command, 1)[0] == 4
 
 
@@ -171,9 +171,9 @@ echo "${STATE:-RUNNING}"
 @pytest.mark.parametrize(
     ("state", "words", "number", "told"),
     [
-        ("RUNNING", (KEPT,), signal.SIGUSR2, "job 7 is requeued"),
-        ("COMPLETING", (KEPT,), signal.SIGTERM, None),
-        ("RUNNING", (KEPT,), signal.SIGINT, None),
+        ("RUNNING", KEPT, signal.SIGUSR2, "job 7 is requeued"),
+        ("COMPLETING", KEPT, signal.SIGTERM, None),
+        ("RUNNING", KEPT, signal.SIGINT, None),
         ("RUNNING", (), signal.SIGTERM, "writes no checkpoints and would begin anew"),
     ],
     ids=["told", "cancelled", "ctrl-c", "no-checkpoints"],
@@ -236,7 +236,7 @@ def test_the_ledger_of_a_point_that_was_started_again_is_whole(command: Command)
 
 def test_ranks_that_somebody_else_has_told_to_end_are_started_again(command: Command) -> None:
     """As by scancel, which signals a job's steps and not its controller."""
-    running = at_step(command, 3, KEPT, "launcher.max_restarts=1", faults="wait3")
+    running = at_step(command, 3, *KEPT, "launcher.max_restarts=1", faults="wait3")
     (torchrun,) = (p for p in psutil.Process(running.pid).children() if "torch.distributed.run" in p.cmdline())
     torchrun.send_signal(signal.SIGUSR2)
     out, err = running.communicate(timeout=30)
@@ -245,7 +245,7 @@ def test_ranks_that_somebody_else_has_told_to_end_are_started_again(command: Com
     assert steps(command, 1)[0] == 4
 
 
-@pytest.mark.parametrize("words", [(KEPT,), ()], ids=["checkpoints", "none"])
+@pytest.mark.parametrize("words", [KEPT, ()], ids=["checkpoints", "none"])
 def test_ctrl_c_does_not_wait_for_a_checkpoint(command: Command, words: tuple[str, ...]) -> None:
     running = command.start(*WORDS, *words, stand_in="stubborn")
     wait_for(lambda: len(members(command)) >= 5)
