@@ -8,7 +8,7 @@ from harness.plan.moved_activations import moved_activations
 from harness.plan.moved_parameters import Moved, moved_parameters
 
 SMALL_BYTES = 64 * 1024
-"""Operations under this size carry control values, and are kept apart."""
+"""Operations under this size carry control values, and are kept apart; uneven ones never do."""
 
 BUCKET = 25 * 2**20
 """Bytes of gradients that ddp reduces at a time, at least, after a first bucket (DistributedDataParallel)."""
@@ -32,14 +32,14 @@ class Traffic:
 
 
 def traffic(config: Config) -> list[Traffic]:
-    """What the first rank moves in one optimizer step, without calls of less than SMALL_BYTES.
+    """What the first rank moves in one optimizer step, without even calls of less than SMALL_BYTES.
 
     In a pipeline that is the first stage's; a send counts where it is sent. Tokens that travel to experts are those
     of an even load.
     """
     found: dict[tuple[str, str], Traffic] = {}
     for moved in _calls(config, 0):
-        if moved.ranks > 1 and moved.count and moved.bytes >= SMALL_BYTES:
+        if moved.ranks > 1 and moved.count and (moved.uneven or moved.bytes >= SMALL_BYTES):
             key = (moved.group, moved.op)
             before = found.get(key, Traffic(*key, 0, 0))
             found[key] = Traffic(*key, before.bytes + moved.bytes * moved.count, before.count + moved.count)

@@ -10,6 +10,12 @@ TILE = 16
 GROUPED = 8
 """The same of a grouped product in bf16: 16 bytes (torch._grouped_mm)."""
 
+WIDEST_FLASH = 256
+"""Width of a head that PyTorch's flash attention takes at most (check_head_dim_size_flash)."""
+
+CUDNN_WIDTH = 8
+"""What a head's width must be a multiple of for cuDNN: 16 bytes of bf16 (check_cudnn_tensor_shapes)."""
+
 
 def check_kernels(config: Config, device: Device | None, torchao: bool) -> None:
     """Raise ValueError, one sentence, for a precision or an attention that ranks on `device` cannot have.
@@ -29,6 +35,11 @@ def _check_attention(config: Config, device: Device | None) -> None:
         raise ValueError(f"attention={kernel}: must run on a GPU, and the ranks will be CPU processes; say auto")
     if kernel in ("cudnn", "flash") and device is not None and compute != "bf16":
         raise ValueError(f"attention={kernel}: must go with precision=bf16 on a GPU, not {compute}; or say auto")
+    widths = {config.model.head_dim + config.model.rope_head_dim, config.model.v_head_dim or config.model.head_dim}
+    if device is not None and kernel == "flash" and max(widths) > WIDEST_FLASH:
+        raise ValueError(f"attention=flash: takes heads of at most {WIDEST_FLASH}, not of {max(widths)}; say auto")
+    if kernel == "cudnn" and (odd := [width for width in widths if width % CUDNN_WIDTH]):
+        raise ValueError(f"attention=cudnn: takes heads of a multiple of {CUDNN_WIDTH}, not of {odd[0]}; say auto")
     if kernel in ("flex", "math") and parallel.cp > 1 and parallel.context == "all_gather":
         raise ValueError(
             f"attention={kernel}: must be another kernel with parallel.context=all_gather, which needs the log-sums "

@@ -101,7 +101,7 @@ def _experts(config: Config, own: Share) -> Iterator[Moved]:
     sent = rows * model.dim * COMPUTE_BYTES[config.precision.compute]
     # ranks that share sequences and no more are one group with those that share experts
     label = "cp" if parallel.ep == parallel.cp else "ep"
-    yield Moved(label, parallel.ep, "all_to_all", sent, 2 * forwards + 2 * backwards)
+    yield Moved(label, parallel.ep, "all_to_all", sent, 2 * forwards + 2 * backwards, uneven=True)
     # how many rows come is told first
     yield Moved(label, parallel.ep, "all_to_all", model.experts * INT64, forwards)
 

@@ -26,13 +26,17 @@ from harness.plan.strategies import KINDS
 
 @dataclass(frozen=True)
 class Moved:
-    """Calls of one operation over the group of that label and size, `bytes` each by nccl-tests' convention."""
+    """Calls of one operation over the group of that label and size, `bytes` each by nccl-tests' convention.
+
+    uneven: whether sizes differ from rank to rank and step to step; `bytes` are those of even shares then.
+    """
 
     group: str
     ranks: int
     op: str
     bytes: int
     count: int
+    uneven: bool = False
 
 
 def moved_parameters(config: Config, stage: int = 0) -> Iterator[Moved]:

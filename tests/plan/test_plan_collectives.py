@@ -71,6 +71,14 @@ def test_numbers_of_a_token_count_once_they_are_no_small_operation() -> None:
     assert moved(made)["tp", "all_reduce"] == 2 * 3 * 16384 * FP32
 
 
+def test_tokens_travel_to_their_experts_however_few_they_are() -> None:
+    made = point("tiny_moe", "fsdp", 2, ep=2, seq_len=16, local_batch=1)
+    m = made.model
+    rows, blocks = 16 * m.experts_per_token, m.layers - m.dense_layers
+    assert rows * m.dim * BF16 < 64 * 1024
+    assert moved(made)["ep", "all_to_all"] == blocks * 4 * rows * m.dim * BF16
+
+
 def test_parameters_that_tensor_parallel_ranks_have_whole_get_a_sum_of_gradients() -> None:
     made = point("mla_moe_16b", "fsdp", 2, tp=2)
     m = made.model

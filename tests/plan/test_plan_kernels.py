@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from plan_configs import config
 
-from harness.config import Config, Parallel, Precision
+from harness.config import Config, Model, Parallel, Precision
 from harness.plan.hardware import named
 from harness.plan.kernels import check_kernels
 
@@ -16,6 +16,10 @@ def point(**changes: Any) -> Config:
     return config("1b", "fsdp", "bf16", **changes)
 
 
+def wide(head_dim: int) -> Model:
+    return replace(point().model, head_dim=head_dim)
+
+
 @pytest.mark.parametrize(
     ("changes", "device", "message"),
     [
@@ -23,6 +27,12 @@ def point(**changes: Any) -> Config:
         ({"attention": "flex"}, CPU, "attention=flex: must run on a GPU"),
         ({"attention": "cudnn", "precision": Precision("fp32", "fp32")}, HOPPER, "attention=cudnn: .*precision=bf16"),
         ({"attention": "flash", "precision": Precision("fp32", "fp32")}, HOPPER, "attention=flash: .*precision=bf16"),
+        ({"attention": "flash", "model": wide(320)}, HOPPER, "attention=flash: takes heads of at most 256, not of 320"),
+        (
+            {"attention": "cudnn", "model": wide(20)},
+            HOPPER,
+            "attention=cudnn: takes heads of a multiple of 8, not of 20",
+        ),
         ({"attention": "math", "parallel": Parallel("x", "fsdp", cp=2)}, CPU, "attention=math: .*context=all_gather"),
         ({"attention": "flex", "parallel": Parallel("x", "fsdp", cp=2)}, HOPPER, "attention=flex: .*context=ulysses"),
         ({"precision": FLOAT8}, CPU, "precision.float8=True: must run on a GPU"),
