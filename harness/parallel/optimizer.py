@@ -33,20 +33,16 @@ def adamw(parameters: Iterable[nn.Parameter], options: Options) -> torch.optim.O
     return NarrowAdamW(list(groups.values()), betas=options.betas, moments=options.state)
 
 
-def begin(optimizer: torch.optim.Optimizer) -> None:
-    """Make the moments and step counts, zeros, that the first step would make, so that others can be copied into them.
-
-    A count is on its parameter's device, as fused steps ask.
-    """
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if not optimizer.state[parameter]:
-                moments = optimizer.moments if isinstance(optimizer, NarrowAdamW) else parameter.dtype
-                optimizer.state[parameter] = zeros(parameter, moments)
+def begin(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
+    """Make the moments and step counts, zeros, that the first step would make: others can be copied into them."""
+    for parameter in parameters:
+        if not optimizer.state[parameter]:
+            moments = optimizer.moments if isinstance(optimizer, NarrowAdamW) else parameter.dtype
+            optimizer.state[parameter] = zeros(parameter, moments)
 
 
 def zeros(parameter: Tensor, moments: torch.dtype) -> dict[str, Tensor]:
-    """A parameter's state before its first step."""
+    """A parameter's state before its first step; the count on its device, as fused steps ask."""
     return {
         "step": torch.zeros((), device=parameter.device),
         "exp_avg": torch.zeros_like(parameter, dtype=moments),

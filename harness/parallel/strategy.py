@@ -165,5 +165,5 @@ class Strategy(ABC):
 
     def load(self, folder: Path) -> None:
         """Take up the state that a folder holds, whatever ranks and degrees wrote it; all ranks at once."""
-        begin(self.optimizer)
+        begin(self.optimizer, self.model.parameters())
         load(folder, state_of(self.parts, self.optimizer))

@@ -1,7 +1,6 @@
 """DeepSpeed's ZeRO (arXiv:1910.02054): optimizer state, then gradients, then parameters are split over ranks too."""
 
 import logging
-import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 
 from harness.models.transformer import Transformer
 from harness.parallel.expert import balance
-from harness.parallel.optimizer import adamw
+from harness.parallel.optimizer import adamw, begin
 from harness.parallel.state import State
 from harness.parallel.strategy import Strategy
 from harness.plan.prefetch import limits
@@ -33,9 +32,9 @@ with redirect_stdout(sys.stderr):
     from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
     from deepspeed.runtime.config import DeepSpeedConfig
     from deepspeed.runtime.engine import DeepSpeedEngine
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler
-    from deepspeed.runtime.zero.config import ZERO_OPTIMIZATION, ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
+    from deepspeed.runtime.zero.config import ZERO_OPTIMIZATION
+
+    from harness.parallel.zero_files import MASTER, MOMENTS, Whole, load_plain, optimizer_files, rank_of
 
 # DeepSpeed calls collectives by names that torch 2.13 has renamed
 warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
@@ -56,12 +55,16 @@ class Engine(DeepSpeedEngine):  # type: ignore[misc]
 
 
 class PlainFiles(TorchCheckpointEngine):  # type: ignore[misc]
-    """DeepSpeed's writer and reader of files, which loads nothing but tensors and three plain types of DeepSpeed's.
+    """DeepSpeed's writer and reader of files, which loads no types that could do harm.
 
     What could not be written is kept in `error`: raised at once, it would leave the other ranks waiting.
     """
 
     error: Exception | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.zipfile_serialization = True  # files that can be mapped
 
     def save(self, state_dict: dict[str, Any], path: str) -> None:
         try:
@@ -70,8 +73,7 @@ class PlainFiles(TorchCheckpointEngine):  # type: ignore[misc]
             self.error = error
 
     def load(self, path: str, map_location: Any = None) -> Any:
-        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
-            return torch.load(path, map_location=map_location, weights_only=True)
+        return load_plain(path, map_location=map_location)
 
 
 class ZeRO(Strategy):
@@ -154,6 +156,20 @@ class ZeRO(Strategy):
         """Set this rank's part of the parameter's fp32 master, given all of it."""
         deepspeed.utils.safe_set_full_fp32_param(parameter, value)
 
+    def masters(self) -> list[Tensor]:
+        """What the optimizer steps: this rank's part of each group of parameters, in a row."""
+        return list(self.engine.optimizer.single_partition_of_fp32_groups)
+
+    def set_moment(self, parameter: nn.Parameter, moment: str, value: Tensor) -> None:
+        """Set this rank's part of one of the optimizer's moments, given all of it."""
+        # else done by the first step
+        self.engine.optimizer._lazy_init_hp_params_optimizer_state()
+        deepspeed.utils.safe_set_full_optimizer_state(parameter, value, moment)
+
+    def narrow_masters(self) -> None:
+        """Make the parameters of their masters."""
+        self.engine.optimizer.update_lp_params()
+
     def build_optimizer(self) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = self.engine.optimizer
         return optimizer
@@ -186,20 +202,23 @@ class ZeRO(Strategy):
         return [path for path in sorted(folder.rglob("*")) if path.is_file() and rank_of(path) == rank]
 
     def load(self, folder: Path) -> None:
-        """Take up the state that a folder holds; ValueError where another number of ranks has written it."""
-        wrote, ranks = len(list((folder / TAG).glob("*_optim_states.pt"))), dist.get_world_size()
-        if wrote != ranks:
-            raise ValueError(
-                f"{folder}: {wrote} ranks wrote it, and DeepSpeed gives each rank what it had; go on with {wrote}, "
-                "or choose parallel=fsdp, whose checkpoints any number of ranks takes up"
-            )
-        self.engine.load_checkpoint(str(folder), tag=TAG)
-
-
-def rank_of(path: Path) -> int:
-    """The rank that writes a file of DeepSpeed's: what names none is the first's."""
-    found = re.search(r"zero_pp_rank_(\d+)_", path.name)
-    return int(found.group(1)) if found else 0
+        """Take up the state that a folder holds, whatever number of ranks wrote it with the same stage."""
+        if len(optimizer_files(folder / TAG)) == dist.get_world_size():
+            self.engine.load_checkpoint(str(folder), tag=TAG)
+            return
+        whole, base = Whole(folder / TAG), self.engine.optimizer.optimizer
+        begin(base, self.masters())
+        parameters = dict(self.engine.module.named_parameters())
+        for name, values in whole.parameters():
+            self.set_master(parameters[name], values[MASTER])
+            for moment in MOMENTS:
+                self.set_moment(parameters[name], moment, values[moment])
+        for state in base.state.values():
+            state["step"].copy_(whole.step)
+        for name, buffer in self.engine.module.named_buffers():
+            if name in whole.module:
+                buffer.copy_(whole.module[name])
+        self.narrow_masters()
 
 
 class ZeRO1(ZeRO):
@@ -260,10 +279,24 @@ class ZeRO3(ZeRO):
         }
 
     def set_master(self, parameter: nn.Parameter, value: Tensor) -> None:
-        ranks, rank = dist.get_world_size(), dist.get_rank()
-        held = ceil(value.numel() / ranks)
-        padded = F.pad(value.flatten(), (0, held * ranks - value.numel()))
-        deepspeed.utils.safe_set_local_fp32_param(parameter, padded[rank * held : (rank + 1) * held])
+        deepspeed.utils.safe_set_local_fp32_param(parameter, own_part(value))
+
+    def masters(self) -> list[Tensor]:
+        return list(self.engine.optimizer.fp32_partitioned_groups_flat)
+
+    def set_moment(self, parameter: nn.Parameter, moment: str, value: Tensor) -> None:
+        deepspeed.utils.safe_set_local_optimizer_state(parameter, own_part(value), moment)
+
+    def narrow_masters(self) -> None:
+        for parameter in self.engine.module.parameters():
+            parameter.ds_tensor.data.copy_(deepspeed.utils.safe_get_local_fp32_param(parameter))
+
+
+def own_part(value: Tensor) -> Tensor:
+    """This rank's part of all of a parameter, the last one's filled up with zeros."""
+    ranks, rank = dist.get_world_size(), dist.get_rank()
+    held = ceil(value.numel() / ranks)
+    return F.pad(value.flatten(), (0, held * ranks - value.numel()))[rank * held : (rank + 1) * held]
 
 
 class Gathered(nn.Module):

@@ -57,13 +57,12 @@ class Checkpoints:
 
         A failure is in `error` then, of one in the background once it is known; no other is begun after it.
         """
+        if self.device.type == "cuda":  # what the device has still to train is no part of it
+            torch.cuda.synchronize(self.device)
         began = time.perf_counter()
         self.wait()
         if self.error is not None:
             return time.perf_counter() - began
-        if self.device.type == "cuda":  # what the device has still to train is no part of it
-            torch.cuda.synchronize(self.device)
-            began = time.perf_counter()
         share, states = self.trained.share(), random_states.taken(self.device)
         if not self.behind:
             try:

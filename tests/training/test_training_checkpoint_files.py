@@ -12,11 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 import tiny_training as tiny
+import torch
 import torch.distributed as dist
 from checkpointed_training import build, go_on, keep_writing, numbers_of, opened, steps
 from ranks import run_ranks
 from study_command import wait_for
 
+from harness.parallel import zero_files
 from harness.parallel.storage import Reader
 from harness.training import manifest
 
@@ -145,6 +147,9 @@ def test_nothing_but_tensors_is_loaded(folder: Path, monkeypatch, tmp_path) -> N
     (path / ".metadata").write_bytes(pickle.dumps(metadata))
     with pytest.raises(pickle.UnpicklingError, match="no part of a checkpoint"):
         Reader(path).read_metadata()
+    torch.save({"optimizer_state_dict": Planted()}, "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        zero_files.load_plain("zero_pp_rank_0_mp_rank_00_optim_states.pt")
     assert not Path("planted").exists()
 
 
