@@ -39,7 +39,7 @@ class Allocation:
         except ValueError:
             return self
         gone = {name for name, state in map(str.split, told.splitlines()) if AWAY.match(state)}
-        return replace(self, hosts=tuple(host for host in self.hosts if host.name not in gone))
+        return replace(self, hosts=tuple(host for host in self.hosts if host.name not in gone) or self.hosts)
 
     def queued_s(self) -> float | None:
         """Seconds from the job's submission to its start; None where Slurm cannot say now."""
