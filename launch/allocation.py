@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 LIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "RESIZING", "SUSPENDED"}
@@ -31,15 +31,15 @@ class Allocation:
     job: str
     hosts: tuple[Host, ...]
 
-    def up(self) -> tuple[Host, ...]:
-        """Those hosts that Slurm does not know as down or out of reach; all where it cannot say."""
+    def up(self) -> "Allocation":
+        """The same without hosts that Slurm knows as down or out of reach; with all where it cannot say."""
         names = ",".join(host.name for host in self.hosts)
         try:
             told = ask("sinfo", "--noheader", "--Node", f"--nodes={names}", "--format=%N %t")
         except ValueError:
-            return self.hosts
+            return self
         gone = {name for name, state in map(str.split, told.splitlines()) if AWAY.match(state)}
-        return tuple(host for host in self.hosts if host.name not in gone)
+        return replace(self, hosts=tuple(host for host in self.hosts if host.name not in gone) or self.hosts)
 
     def queued_s(self) -> float | None:
         """Seconds from the job's submission to its start; None where Slurm cannot say now."""

@@ -106,7 +106,7 @@ class Srun:
 
     def answering(self) -> "Srun":
         # srun starts nothing at all where one of its hosts is down
-        answers = sweep(self.allocation.up())
+        answers = sweep(self.allocation.up().hosts)
         there = {answer.host for answer in answers if answer.came}
         hosts = tuple(host for host in self.allocation.hosts if host.name in there)
         return replace(self, allocation=replace(self.allocation, hosts=hosts))
@@ -123,6 +123,7 @@ def launcher(kind: str, dry_nodes: int | None = None, container: Container | Non
     if kind == "local":
         return Local()
     if dry_nodes is None:
-        return Srun(allocation(), container)
+        # a job may outlive its hosts
+        return Srun(allocation().up(), container)
     hosts = tuple(Host(f"HOST_{number}", f"ADDRESS_{number}") for number in range(dry_nodes))
     return Srun(Allocation("JOB", hosts), container)

@@ -37,7 +37,9 @@ def command(hosts: Sequence[Host], attempt_dir: Path, torchrun: list[str], conta
     contained: a container's options; there the interpreter is the image's.
     """
     python = "python3" if contained else sys.executable
-    return step(hosts, [python, "-m", NODE, str(attempt_dir), hosts[0].address, "--", *torchrun], contained)
+    program = [python, "-m", NODE, str(attempt_dir), hosts[0].address, "--", *torchrun]
+    # also beside a step that cannot end on a host that is lost
+    return step(hosts, program, ["--overlap", *contained])
 
 
 def for_some(variables: dict[str, str]) -> dict[str, str]:

@@ -176,7 +176,7 @@ class Run:
             return str(error)
         if self.hosts != before:
             fewer = f", {self.nodes} in place of {config.nodes}" if self.nodes < config.nodes else ""
-            self.tell(f"goes on on {', '.join(self.hosts)}{fewer}")
+            self.tell(f"its hosts are now {', '.join(self.hosts)}{fewer}")
         return None
 
     def finish_mirror(self) -> None:

@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,35 +101,48 @@ def test_a_job_that_a_person_requeues_goes_on_with_its_point(cluster: Cluster, t
     whole(run_dir, attempts=2)
 
 
-def test_a_spare_host_takes_the_place_of_one_that_has_crashed(cluster: Cluster, tmp_path: Path) -> None:
-    job, run_dir = submitted(cluster, tmp_path, "nodes=2", "launcher.max_nodes=3", "launcher.max_restarts=3")
+@pytest.mark.parametrize(
+    ("lose", "find"),
+    [(("crash",), ("boot",)), (("link", "down"), ("link", "up"))],
+    ids=["crashed", "cut off"],
+)
+def test_a_spare_host_takes_the_place_of_one_that_is_lost(
+    cluster: Cluster, tmp_path: Path, lose: tuple[str, ...], find: tuple[str, ...]
+) -> None:
+    """Of one that is cut off nobody hears; Slurm gives it up after a minute."""
+    words = ("nodes=2", "launcher.max_nodes=3", "launcher.max_restarts=5")
+    job, run_dir = submitted(cluster, tmp_path, *words)
     at(run_dir, 100)
     first, second, spare = hosts(cluster, job)
-    cluster.run("crash", second)
-    try:
+    with lost(cluster, job, run_dir, second, lose, find):
         point = whole(run_dir, attempts=2)
-    finally:
-        cluster.run("boot", second)
-        cluster.wait([job])
-        until(lambda: cluster.slurm("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").count("node") == 4, run_dir)
     assert [launch["hosts"] for launch in point.launches] == [[first, second], [first, spare]]
 
 
 def test_fewer_hosts_keep_the_global_batch(cluster: Cluster, tmp_path: Path) -> None:
     """Of four that share out a step three cannot, and two do."""
-    words = ("nodes=4", "gpus_per_node=1", "launcher.min_nodes=1", "launcher.max_restarts=3")
+    words = ("nodes=4", "gpus_per_node=1", "launcher.min_nodes=1", "launcher.max_restarts=5")
     job, run_dir = submitted(cluster, tmp_path, *words)
     at(run_dir, 100)
-    gone = hosts(cluster, job)[3]
-    cluster.run("crash", gone)
-    try:
+    with lost(cluster, job, run_dir, hosts(cluster, job)[3], ("crash",), ("boot",)):
         point = whole(run_dir, attempts=2)
-    finally:
-        cluster.run("boot", gone)
-        cluster.wait([job])
-        until(lambda: cluster.slurm("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").count("node") == 4, run_dir)
     assert [len(launch["hosts"]) for launch in point.launches] == [4, 2]
     assert {record["tokens"] for record in kept(point.events)} == {4 * 64}
+
+
+@contextmanager
+def lost(
+    cluster: Cluster, job: str, run_dir: Path, host: str, lose: tuple[str, ...], find: tuple[str, ...]
+) -> Iterator[None]:
+    """A host that is away, and at the end there again, idle as all others are."""
+    cluster.run(lose[0], host, *lose[1:])
+    try:
+        yield
+    finally:
+        cluster.run(find[0], host, *find[1:])
+        cluster.slurm("scancel", job, check=False)
+        cluster.wait([job])
+        until(lambda: cluster.slurm("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").count("node") == 4, run_dir)
 
 
 def hosts(cluster: Cluster, job: str) -> list[str]:

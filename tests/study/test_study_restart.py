@@ -92,14 +92,6 @@ def test_what_would_come_again_is_not_tried_again(command: Command, mode: str) -
     assert (ended.returncode, status(command)["status"], len(launches(command))) == (1, mode, 1)
 
 
-def test_a_time_is_that_of_all_attempts(command: Command) -> None:
-    ended = run(command, "launcher.max_restarts=9", "launcher.timeout_s=8", faults="kill3 wait5")
-    assert ended.returncode == 1
-    assert status(command)["reason"] == "still running after launcher.timeout_s=8"
-    first, second = launches(command)
-    assert 7 < second["end"] - first["start"] < 13
-
-
 def test_the_same_command_goes_on_with_a_point_that_has_checkpoints(command: Command) -> None:
     assert run(command, *KEPT, faults="kill3").returncode == 1
     (point,) = command.points().values()

@@ -99,6 +99,24 @@ def test_one_mirror_follows_all_attempts(tmp_path: Path, monkeypatch: pytest.Mon
     assert (code, Mirror.ends) == (0, ["ok"])
 
 
+@pytest.mark.parametrize(("seconds", "attempts"), [("100", 3), ("0.5", 1)])
+def test_a_time_is_that_of_all_attempts_and_of_the_waits_between_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: str, attempts: int
+) -> None:
+    deadlines = []
+
+    def failed(*words: Any) -> Outcome:
+        deadlines.append(words[7])
+        return Outcome("failed", "so it is")
+
+    monkeypatch.setattr(running, "run_attempt", failed)
+    monkeypatch.setattr(running, "pause_s", lambda restarts: 1.0 if seconds == "0.5" else 0.0)
+    words = (f"root={tmp_path}", *QUICK, "launcher.max_restarts=2", f"launcher.timeout_s={seconds}")
+    assert controller.run([*words], False) == 1
+    assert len(deadlines) == attempts
+    assert len(set(deadlines)) == 1
+
+
 def test_a_point_that_cannot_be_planted_at_first_is_planted_in_its_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
