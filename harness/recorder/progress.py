@@ -76,7 +76,6 @@ class Progress:
     def close(self) -> None:
         if self.file is not None:
             os.close(self.file)
-            self.file = None
 
     def _look(self, passed: Callable[[Any], bool]) -> None:
         with self.lock:

@@ -48,7 +48,7 @@ def patience(config: Config) -> timedelta:
 
 def grace(limit: float) -> float:
     """Seconds from a rank's dump to its end, for the others to write theirs: a launcher ends all with the first."""
-    return min(5.0, max(1.0, limit / 5))
+    return min(5.0, max(1.0, limit / 8))
 
 
 class Watchdog:

@@ -85,7 +85,13 @@ def test_what_a_point_leaves_behind_is_gone_before_it_is_ok(command: Command) ->
 @pytest.mark.parametrize(
     ("mode", "status", "reason", "code"),
     [
-        ("oom", "oom", "rank 1: OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", 0),
+        (
+            "oom",
+            "oom",
+            "rank 1: OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB; "
+            "activation_checkpointing=full or parallel=fsdp would fit",
+            0,
+        ),
         ("diverged", "diverged", "rank 1: Diverged: loss is nan at step 3", 1),
         ("comm", "comm_error", "rank 1: DistBackendError: NCCL error: unhandled system error", 1),
         ("exit", "failed", "rank 1: ended with exit code 7: nothing to be done", 1),

@@ -53,7 +53,7 @@ class Mirror:
 
     ends: list[str]
 
-    def __init__(self, run_dir: Path, log: Path) -> None:
+    def __init__(self, run_dir: Path, log: Path, served: bool) -> None:
         self.run_dir = run_dir
 
     def finish(self, interruption: Interruption) -> None:

@@ -14,7 +14,8 @@ from plan_configs import config
 from ranks import run_ranks
 from run_dirs import validator
 
-from harness.config import Faults, Watchdog
+from harness.config import Faults, Watchdog, Workload
+from harness.plan.benchmark import plan_benchmark
 from harness.plan.faults import check_faults, drawn
 from harness.study.point import identity
 from harness.training.faults import Faulty, fill_memory, poison, with_faults
@@ -132,3 +133,13 @@ def test_numbers_that_one_rank_spoils_reach_the_loss_and_the_norm_of_all(kind: s
     for before, after in run_ranks(2, poisoned, kind, degrees):
         assert all(map(math.isfinite, before))
         assert not any(map(math.isfinite, after))
+
+
+def test_collectives_alone_have_no_step_to_fall_on() -> None:
+    chosen = dataclasses.replace(
+        config(gpus_per_node=2), workload=Workload(kind="collectives"), faults=Faults(kind="kill")
+    )
+    with pytest.raises(
+        ValueError, match="faults=kill: falls on a step of training, which workload=collectives has not"
+    ):
+        plan_benchmark(chosen, False, None)
