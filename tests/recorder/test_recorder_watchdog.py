@@ -4,6 +4,7 @@ import ctypes
 import json
 import multiprocessing
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -159,12 +160,15 @@ def test_an_error_leaves_a_dump_of_where_it_was_raised(
 def test_of_a_large_world_only_ranks_that_wait_for_nobody_are_collected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "local").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "local"))
     waiting = [{"state": "scheduled"}]
     for rank, under_way in ((5, waiting), (64, waiting), (65, [])):
-        dump = Dump(tmp_path, 0, Place(rank, 128, 0, 1, 128, "cpu"), "here", Progress(None, 0, "step"))
+        dump = Dump(tmp_path / "flight", 0, Place(rank, 128, 0, 1, 128, "cpu"), "here", Progress(None, 0, "step"))
         monkeypatch.setattr(dump, "document", lambda *_, under_way=under_way: {"operations": under_way})
         dump.write("timeout", 1.0)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["rank5.json", "rank65.json"]
+    assert sorted(path.name for path in (tmp_path / "flight").iterdir()) == ["rank5.json", "rank65.json"]
+    assert [path.name for path in tmp_path.glob("local/*/*")] == ["rank64.json"]
 
 
 def test_pytorchs_own_timeouts_come_later_than_ours() -> None:
