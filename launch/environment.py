@@ -20,6 +20,7 @@ HIDDEN = "***"
 SOURCE = Path(__file__).resolve().parent.parent
 FEWEST_ENTRIES = 2000  # PyTorch's own default for the flight recorder's ring
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2"  # torchrun dies of any other without a word to its ranks
+OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 SHUTDOWN_S = 30  # PyTorch's own default
 STEPS_IN_RING = 8  # the recorder reads a step that lies five steps back
 RECORDED = re.compile(
@@ -101,7 +102,7 @@ def build(
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(SHUTDOWN_S, math.ceil(grace_s))),
         # Ranks that are started anew would find in torchrun's own store the addresses of those before them: gloo then
         # fails with "connectFullMesh: Connection refused".
-        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        OWN_STORE: "1",
     }
     if gpus:
         entries = max(FEWEST_ENTRIES, STEPS_IN_RING * calls_per_step)

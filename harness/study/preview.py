@@ -17,7 +17,7 @@ from harness.study.point import Point
 from harness.study.rundir import study_document, yaml_of
 from launch import torchrun
 from launch.devices import Machine
-from launch.environment import ambient, hidden
+from launch.environment import OWN_STORE, ambient, hidden
 from launch.launchers import Launcher, Local
 
 
@@ -129,7 +129,8 @@ def dry_run(order: list[Planned], machine: Machine, launcher: Launcher) -> Itera
 
 def shown(planned: Planned, machine: Machine, launcher: Launcher) -> Iterator[str]:
     """The environment and the command of a point's ranks, for a shell."""
-    if planned.point.config.nodes > 1 and isinstance(launcher, Local):
+    by_hand = planned.point.config.nodes > 1 and isinstance(launcher, Local)
+    if by_hand:
         yield "# once, in a folder that all hosts see"
         yield from planting(planned.point)
         yield f"# on each of {planned.point.config.nodes} hosts, {torchrun.FIRST_HOST} being one of them"
@@ -137,6 +138,8 @@ def shown(planned: Planned, machine: Machine, launcher: Launcher) -> Iterator[st
     for name in environment.cleared:
         yield f"unset {name}"
     variables = hidden({**environment.ambient, **environment.added, **environment.requested})
+    if by_hand:  # ranks would then meet by the first host's own name, which need not be known to the others
+        del variables[OWN_STORE]
     for name, value in sorted(variables.items()):
         if name not in environment.cleared:
             yield f"export {name}={shlex.quote(value)}"

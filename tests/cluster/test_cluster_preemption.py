@@ -103,8 +103,10 @@ def test_a_job_that_a_person_requeues_goes_on_with_its_point(cluster: Cluster, t
 
 @pytest.mark.parametrize(
     ("lose", "find"),
-    [(("crash",), ("boot",)), (("link", "down"), ("link", "up"))],
-    ids=["crashed", "cut off"],
+    [
+        pytest.param(("crash",), ("boot",), id="crashed"),
+        pytest.param(("link", "down"), ("link", "up"), marks=pytest.mark.slow, id="cut-off"),
+    ],
 )
 def test_a_spare_host_takes_the_place_of_one_that_is_lost(
     cluster: Cluster, tmp_path: Path, lose: tuple[str, ...], find: tuple[str, ...]
@@ -142,7 +144,7 @@ def lost(
         cluster.run(find[0], host, *find[1:])
         cluster.slurm("scancel", job, check=False)
         cluster.wait([job])
-        until(lambda: cluster.slurm("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").count("node") == 4, run_dir)
+        until(lambda: cluster.slurm("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").count("node") == 4, run_dir, 280)
 
 
 def hosts(cluster: Cluster, job: str) -> list[str]:
