@@ -39,6 +39,7 @@ def goodput(run_dir: Path) -> dict[str, Any]:
         "time": time.time(),
         "path": str(run_dir),
         "status": point.status["status"],
+        "reason": point.status["reason"],
         "gpus": start.get("world_size") or point.config.nodes * point.config.gpus_per_node,
         "attempts": tiled.attempts,
         "wall_s": tiled.wall_s if stamped else None,
@@ -89,7 +90,9 @@ def _facts(document: dict[str, Any]) -> list[str]:
             f"goodput {rate} tokens/s over {ranks}; {fraction} of the wall-clock productive; {efficiency}",
             f"steps kept {document['kept_steps']:,}, lost {lost}; {attempts}",
         ]
-    if document["wall_s"] is None:
+    if document["reason"]:
+        facts.append(f"{document['status']}: {document['reason']}")
+    elif document["wall_s"] is None:
         facts.append("nobody has stamped a start: not started yet, or started by hand")
     return [*facts, *document["warnings"]]
 

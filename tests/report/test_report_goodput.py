@@ -72,6 +72,17 @@ def test_a_point_that_has_not_started_has_no_figures(tmp_path):
     assert "nobody has stamped a start" in printed(document)
 
 
+@pytest.mark.parametrize("status", ["invalid", "failed"])
+def test_a_person_is_told_why_a_point_ended_as_it_did(tmp_path, status):
+    attempts = killed_and_again() if status == "failed" else []
+    run_dir = add_point(make_study(tmp_path), CONFIG, attempts, status=status, reason="tp=3: must divide 4 heads")
+    document = goodput(run_dir)
+    validator().validate(document)
+    assert document["reason"] == "tp=3: must divide 4 heads"
+    assert f"{status}: tp=3: must divide 4 heads" in printed(document)
+    assert "nobody has stamped" not in printed(document)
+
+
 def test_collectives_alone_have_neither_tokens_nor_steps(tmp_path):
     config = make_config(gpus=2, workload=Workload("collectives", "collectives"))
     timed = make_timed(config, {"all_reduce": {1 << 20: 1e-3}})
