@@ -42,7 +42,7 @@ class Output(io.FileIO):
 def main() -> int:
     """Run a verb; its exit code."""
     tolerate_closed_output()
-    arguments = parser().parse_args()
+    arguments = parse(sys.argv[1:])
     try:
         code: int = arguments.verb(arguments)
         sys.stdout.flush()
@@ -53,6 +53,18 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The verb and what it was given; keys may stand on both sides of an option, which argparse allows on one."""
+    top = parser()
+    arguments, left = top.parse_known_args(words)
+    wrong = [word for word in left if word.startswith("-") or "choices" not in arguments]
+    if wrong:
+        top.error(f"unrecognized arguments: {' '.join(wrong)}")
+    if left:
+        arguments.choices += left
+    return arguments
 
 
 def tolerate_closed_output() -> None:
