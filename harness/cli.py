@@ -199,8 +199,13 @@ def report_verb(arguments: argparse.Namespace) -> int:
 
 def goodput_verb(arguments: argparse.Namespace) -> int:
     from harness.report.goodput import goodput, waterfall
+    from harness.study.overview import DISAPPEARED, entry
 
-    document = goodput(arguments.run_dir.absolute())
+    run_dir = arguments.run_dir.absolute()
+    document = goodput(run_dir)
+    # who holds a point only the study knows, and reports read nothing of it
+    if document["status"] == "running" and entry(run_dir, set())["lost"]:
+        document["warnings"].append(f"the point was running, but {DISAPPEARED}")
     if arguments.json:
         sys.stdout.write(dump(document))
     else:

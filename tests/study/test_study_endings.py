@@ -146,6 +146,7 @@ def test_after_a_killed_controller_its_processes_end_and_the_point_runs_again(co
     [path] = command.points().values()
     assert lease.holder(path) is None
     assert "running (its controller has disappeared)" in command("status", "default").stdout
+    assert "the point was running, but its controller has disappeared" in command("goodput", str(path)).stdout
     # that of a mirror which was killed as well
     (path / "mirror.json").write_text(json.dumps({"kind": "mirror", "state": "running", "records": 3}))
     ended = command("run", "gpus_per_node=2", *QUICK, stand_in="ok")
