@@ -18,6 +18,9 @@ OWN = sum(LENGTHS)
 PARTS = ("compute_s", "overlapped_s", "exposed_transfer_s", "exposed_wait_s", "bubble_s", "idle_s")
 """Of a step, in the order of harness.recorder.timeline.Parts."""
 
+COMMUNICATION = ("overlapped_s", "exposed_transfer_s", "exposed_wait_s")
+"""Those of them in which a collective is under way."""
+
 WAITS = (PAIRS, PAIRS, 4, 1 + len(PARTS))
 """Of the rest of a row: transfer and waiting by group and operation; of all that synchronise transfer, waiting, their
 number and in how many this rank came last; seconds of the step and of its parts."""
@@ -49,7 +52,8 @@ class Sample:
         return self.told.partial or not self.split.agreed
 
     def parts(self) -> list[float | None]:
-        """Seconds of PARTS; all None where not every operation could be placed and split."""
+        """Seconds of PARTS; all None where not every operation could be placed and split, those of communication where
+        there is none, as on one rank."""
         timeline = self.told.timeline
         if self.window is None or timeline is None or not timeline.whole:
             return [None] * len(PARTS)
@@ -60,9 +64,8 @@ class Sample:
         end = self.window.begin + round(self.window.seconds * 1e9)
         found = parts(self.window.begin, end, timeline.compute, [*spans, *timeline.others], self.pipeline)
         told: list[float | None] = [value / 1e9 for value in astuple(found)]
-        if not self.pipeline:
-            told[PARTS.index("bubble_s")] = None
-        return told
+        unknown = [*([] if self.pipeline else ["bubble_s"]), *([] if spans or timeline.others else COMMUNICATION)]
+        return [None if name in unknown else value for name, value in zip(PARTS, told, strict=True)]
 
     def totals(self) -> tuple[float, float, int, int]:
         """Seconds of transfer and of waiting in all that synchronises, in how many somebody can be late, and in how

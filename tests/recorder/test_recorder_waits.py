@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from harness.recorder.operations import Operation, StepOperations, busy_seconds
-from harness.recorder.sample import Sample
+from harness.recorder.sample import Sample, Window
+from harness.recorder.timeline import Timeline
 from harness.recorder.waits import Share, Split, packed, seconds, split, synchronising, waited_for
 
 MIB = 1 << 20
@@ -119,6 +120,18 @@ def last_of(*ranks, pipeline=False):
     told = [StepOperations(3, mine, partial=False) for mine in ranks]
     samples = [Sample(rank, told[rank], found[rank], pipeline, None) for rank in range(len(ranks))]
     return samples[0].collectives(torch.stack([sample.row() for sample in samples]))["last"]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_on_one_rank_there_is_no_communication_to_be_exposed(ranks):
+    """What it hands to collectives of its own goes nowhere; the rest of the step is told all the same."""
+    mine = [Operation("all_reduce", "dp", ranks, MIB, 0.5, 0.25)]
+    told = StepOperations(3, mine, False, timeline=Timeline("profiler", [(0, 500_000_000)], [], whole=True))
+    share = [Share(0.25, 0.0, 0)] if ranks > 1 else []
+    line = Sample(0, told, Split(share, True), False, Window(0, 1.0)).line()
+    parts = (0.0, 0.25, 0.0) if ranks > 1 else (None, None, None)
+    assert (line["overlapped_s"], line["exposed_transfer_s"], line["exposed_wait_s"]) == parts
+    assert (line["compute_s"], line["idle_s"]) == (0.5, 0.5 if ranks == 1 else 0.25)
 
 
 def test_who_came_last_in_most_is_named_and_nobody_where_several_did():
