@@ -63,13 +63,13 @@ def arrivals(samples: Iterable[Record], step_s: Mapping[tuple[int, int], float])
         return Arrivals(None, None, None)
     largest = max(shares.values())
     foremost = [rank for rank, share in shares.items() if share == largest]
-    last = (foremost[0], largest) if len(foremost) == 1 else (None, None)
+    last, share = (foremost[0], largest) if len(foremost) == 1 else (None, None)
     ranks = sorted({rank for waits in own.values() for rank in waits})
     caused = np.array(
         [[longest[step].get(rank, 0.0) - waits.get(rank, 0.0) for rank in ranks] for step, waits in own.items()]
     )
     durations = [step_s[step[:2]] for step in own if step[:2] in step_s]
-    return Arrivals(*last, _straggler(ranks, caused, durations))
+    return Arrivals(last, share, _straggler(ranks, caused, durations))
 
 
 def _straggler(ranks: list[int], caused: np.ndarray, durations: list[float]) -> Straggler | None:
