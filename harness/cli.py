@@ -42,7 +42,7 @@ class Output(io.FileIO):
 def main() -> int:
     """Run a verb; its exit code."""
     tolerate_closed_output()
-    arguments = parser().parse_args()
+    arguments = parse(sys.argv[1:])
     try:
         code: int = arguments.verb(arguments)
         sys.stdout.flush()
@@ -53,6 +53,18 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The verb and what it was given; keys may stand on both sides of an option, which argparse allows on one."""
+    top = parser()
+    arguments, left = top.parse_known_args(words)
+    wrong = [word for word in left if word.startswith("-") or "choices" not in arguments]
+    if wrong:
+        top.error(f"unrecognized arguments: {' '.join(wrong)}")
+    if left:
+        arguments.choices += left
+    return arguments
 
 
 def tolerate_closed_output() -> None:
@@ -187,8 +199,13 @@ def report_verb(arguments: argparse.Namespace) -> int:
 
 def goodput_verb(arguments: argparse.Namespace) -> int:
     from harness.report.goodput import goodput, waterfall
+    from harness.study.overview import DISAPPEARED, entry
 
-    document = goodput(arguments.run_dir.absolute())
+    run_dir = arguments.run_dir.absolute()
+    document = goodput(run_dir)
+    # who holds a point only the study knows, and reports read nothing of it
+    if document["status"] == "running" and entry(run_dir, set())["lost"]:
+        document["warnings"].append(f"the point was running, but {DISAPPEARED}")
     if arguments.json:
         sys.stdout.write(dump(document))
     else:

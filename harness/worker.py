@@ -144,7 +144,7 @@ def time_collectives(run_dir: Path, attempt: int, place: Place, environment: dic
             clock = CudaClock() if place.cuda else HostClock()
             benchmark(operations(config), wanted, lying, place.device, clock, files.write)
         files.enter("shutdown")
-        files.write("end", steps=None, tokens=None)
+        files.write("end", steps=None, tokens=None, graph_breaks=None, compiled_graphs=None)
 
 
 def product_type(config: Config) -> str:

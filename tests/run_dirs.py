@@ -216,7 +216,7 @@ def make_timed(
         for size, seconds in curve.items():
             events.append(make_benchmark(op, size, seconds, now, config.nodes * config.gpus_per_node))
             now += events[-1]["whole_s"]
-    events.append(record("end", now, steps=None, tokens=None))
+    events.append(record("end", now, **dict.fromkeys(("steps", "tokens", "graph_breaks", "compiled_graphs"))))
     ended = {"start": EPOCH, "end": now + SHUTDOWN_S, "exit_code": 0}
     return record("launch", EPOCH, command=["python"], host="host0", position=0, queue_s=None, **ended), events
 

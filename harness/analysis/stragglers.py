@@ -30,7 +30,8 @@ class Straggler:
 
 @dataclass(frozen=True)
 class Arrivals:
-    """The rank that came last in the largest share of its synchronising operations; the straggler, if there is one."""
+    """The rank that came last in the largest share of its synchronising operations, unless several have that share;
+    the straggler, if there is one."""
 
     last_rank: int | None
     last_share: float | None
@@ -60,13 +61,15 @@ def arrivals(samples: Iterable[Record], step_s: Mapping[tuple[int, int], float])
     shares = {rank: lasts[rank] / count for rank, count in counts.items() if count}
     if not shares:
         return Arrivals(None, None, None)
-    last = max(shares, key=lambda rank: (shares[rank], -rank))
+    largest = max(shares.values())
+    foremost = [rank for rank, share in shares.items() if share == largest]
+    last, share = (foremost[0], largest) if len(foremost) == 1 else (None, None)
     ranks = sorted({rank for waits in own.values() for rank in waits})
     caused = np.array(
         [[longest[step].get(rank, 0.0) - waits.get(rank, 0.0) for rank in ranks] for step, waits in own.items()]
     )
     durations = [step_s[step[:2]] for step in own if step[:2] in step_s]
-    return Arrivals(last, shares[last], _straggler(ranks, caused, durations))
+    return Arrivals(last, share, _straggler(ranks, caused, durations))
 
 
 def _straggler(ranks: list[int], caused: np.ndarray, durations: list[float]) -> Straggler | None:

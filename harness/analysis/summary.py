@@ -32,6 +32,7 @@ TRAINED = (
     "compile",
     "activation_checkpointing",
     "goodput_tokens_per_s",
+    "lost_steps",
 )
 
 

@@ -59,6 +59,8 @@ def ranks_of(word: Any, asked: Any) -> Iterator[int]:
     if not found:
         raise ValueError(f"profile.ranks={asked}: must be a rank, a range as 0-3, a list as [0,8-11], or all")
     first, last = found.groups()
+    if last and int(last) < int(first):
+        raise ValueError(f"profile.ranks={asked}: a range goes upward; say {last}-{first}")
     # a range that ends anywhere is short enough to look at
     return iter(range(int(first), min(int(last or first), 2**20) + 1))
 

@@ -96,12 +96,17 @@ def _split(record: Record) -> dict[str, float]:
 
 
 def _exposure(record: Record) -> dict[str, Any]:
-    """A sampled step's seconds in which communication ran and nothing was computed, and the pipeline's bubble."""
+    """Where a sampled step's seconds went: in all that synchronises, small operations included, and in its parts."""
     return {
         AXIS: record["step"],
+        "comm/transfer_s": record["transfer_s"],
+        "comm/wait_s": record["wait_s"],
+        "comm/overlapped_s": record["overlapped_s"],
         "comm/exposed_transfer_s": record["exposed_transfer_s"],
         "comm/exposed_wait_s": record["exposed_wait_s"],
         "comm/bubble_s": record["bubble_s"],
+        "perf/compute_s": record["compute_s"],
+        "perf/idle_s": record["idle_s"],
     }
 
 

@@ -1,7 +1,7 @@
 """Collective operations of one step: what one rank saw, and what the ranks that saw the same say together."""
 
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
@@ -98,6 +98,21 @@ def alone(operations: Sequence[Operation]) -> list[Operation]:
     return undisturbed
 
 
+def alone_seconds(operations: Sequence[Operation]) -> dict[Class, float]:
+    """The median duration of each class of which no span overlaps another.
+
+    A class is told whole or not at all: those that overlap are those that wait, so the others alone look too fast.
+    """
+    undisturbed = alone(operations)
+    left_out = Counter(o.key for o in operations if o.duration is not None and not o.batched)
+    left_out.subtract(o.key for o in undisturbed)
+    durations: dict[Class, list[float]] = defaultdict(list)
+    for operation in undisturbed:
+        if not left_out[operation.key]:
+            durations[operation.key].append(operation.duration or 0.0)
+    return {key: median(found) for key, found in durations.items()}
+
+
 class StepOperations:
     """A sampled step's operations as a row of numbers that ranks can gather, and back.
 
@@ -131,9 +146,7 @@ class StepOperations:
 
     def row(self) -> Tensor:
         """The parts of LENGTHS, NaN where there is nothing to tell."""
-        durations: dict[Class, list[float]] = {key: [] for key in self.counts}
-        for operation in alone(self.operations):
-            durations[operation.key].append(operation.duration or 0.0)
+        durations = alone_seconds(self.operations)
         large = [sum(o.bytes for o in self.through[pair]) for pair in self.pairs]
         whole = Counter[tuple[str, str]]()
         for (op, group, *_), size in self.moved.items():
@@ -141,7 +154,7 @@ class StepOperations:
         told = self.step, [(key, self.counts[key]) for key in self.classes], self.pairs
         parts: tuple[Sequence[float], ...] = (
             [busy_seconds([o for o in self.large if o.op == op]) for op in OPERATIONS],
-            [median(durations[key]) if durations[key] else nan for key in self.classes],
+            [durations.get(key, nan) for key in self.classes],
             [self.moved[key] / self.counts[key] for key in self.classes],
             [busy_seconds(self.through[pair]) for pair in self.pairs],
             large,
@@ -155,11 +168,12 @@ class StepOperations:
         """The `collectives` record from the rows of all ranks [ranks, n], the first of them this rank's own.
 
         Times are medians, and sizes of uneven operations means, over the ranks that saw the same operations as this
-        one; partial where a window of theirs is.
+        one; partial where a window of theirs is. An operation has a duration where it has one on each of them: with
+        gloo a rank that waits has the next ones queued behind it, while on the one that comes last none overlaps.
         """
         alike = rows[rows[:, -1] == rows[0, -1]]
         seconds, durations, sizes, busy, large, small, state = alike.split(LENGTHS, dim=1)
-        by_class = zip(self.classes, mean(sizes), middle(durations), strict=False)
+        by_class = zip(self.classes, mean(sizes), middle_of_all(durations), strict=False)
         by_pair = zip(self.pairs, middle(busy), mean(large), mean(small), strict=False)
         groups: dict[str, dict[str, Any]] = {group: {} for group, _ in self.pairs}
         for (group, op), time, size, rest in by_pair:
@@ -205,3 +219,8 @@ def middle(columns: Tensor) -> list[float | None]:
     """The median of each column [ranks, n], None where there is none."""
     # torch's nanmedian is the lower one of two
     return [None if value != value else value for value in columns.nanquantile(0.5, dim=0).tolist()]
+
+
+def middle_of_all(columns: Tensor) -> list[float | None]:
+    """The median of each column [ranks, n], None where one of them has none."""
+    return [None if value != value else value for value in columns.quantile(0.5, dim=0).tolist()]

@@ -18,6 +18,9 @@ OWN = sum(LENGTHS)
 PARTS = ("compute_s", "overlapped_s", "exposed_transfer_s", "exposed_wait_s", "bubble_s", "idle_s")
 """Of a step, in the order of harness.recorder.timeline.Parts."""
 
+COMMUNICATION = ("overlapped_s", "exposed_transfer_s", "exposed_wait_s")
+"""Those of them in which a collective is under way."""
+
 WAITS = (PAIRS, PAIRS, 4, 1 + len(PARTS))
 """Of the rest of a row: transfer and waiting by group and operation; of all that synchronise transfer, waiting, their
 number and in how many this rank came last; seconds of the step and of its parts."""
@@ -49,7 +52,8 @@ class Sample:
         return self.told.partial or not self.split.agreed
 
     def parts(self) -> list[float | None]:
-        """Seconds of PARTS; all None where not every operation could be placed and split."""
+        """Seconds of PARTS; all None where not every operation could be placed and split, those of communication where
+        there is none, as on one rank."""
         timeline = self.told.timeline
         if self.window is None or timeline is None or not timeline.whole:
             return [None] * len(PARTS)
@@ -60,27 +64,27 @@ class Sample:
         end = self.window.begin + round(self.window.seconds * 1e9)
         found = parts(self.window.begin, end, timeline.compute, [*spans, *timeline.others], self.pipeline)
         told: list[float | None] = [value / 1e9 for value in astuple(found)]
-        if not self.pipeline:
-            told[PARTS.index("bubble_s")] = None
-        return told
+        unknown = [*([] if self.pipeline else ["bubble_s"]), *([] if spans or timeline.others else COMMUNICATION)]
+        return [None if name in unknown else value for name, value in zip(PARTS, told, strict=True)]
 
     def totals(self) -> tuple[float, float, int, int]:
-        """Seconds of transfer and of waiting in all that synchronises, how many these are, in how many it came last."""
+        """Seconds of transfer and of waiting in all that synchronises, in how many somebody can be late, and in how
+        many of these nobody came later than this rank."""
         pairs = [(o, s) for o, s in zip(self.told.operations, self.split.shares, strict=True) if o.op in SYNCHRONISING]
         transfer, wait = seconds([o for o, _ in pairs], [share for _, share in pairs])
-        known = [share for _, share in pairs if share is not None]
-        return transfer, wait, len(known), sum(share.last == self.rank for share in known)
+        known = [share for _, share in self.blamable() if share is not None]
+        return transfer, wait, len(known), sum(share.wait == 0 for share in known)
+
+    def blamable(self) -> list[tuple[Operation, Share | None]]:
+        """The operations in which a rank can be late: what stages wait for each other no rank has caused."""
+        pairs = zip(self.told.operations, self.split.shares, strict=True)
+        return [(o, share) for o, share in pairs if not (self.pipeline and o.group in ACROSS)]
 
     def line(self) -> dict[str, Any]:
         """The `sample` record of this rank, of an account with a window."""
         assert self.window is not None
         transfer, wait, count, last = self.totals()
-        # what stages wait for each other no rank has caused
-        pairs = [
-            (o, share)
-            for o, share in zip(self.told.operations, self.split.shares, strict=True)
-            if not (self.pipeline and o.group in ACROSS)
-        ]
+        pairs = self.blamable()
         blamed = waited_for([o for o, _ in pairs], [share for _, share in pairs])
         return {
             "step": self.told.step,
@@ -158,11 +162,13 @@ def communication(operation: Operation, share: Share | None) -> Communication | 
 
 
 def last(rows: Tensor) -> dict[str, Any] | None:
-    """The rank that came last in the largest share of its synchronising operations; None where there were none."""
+    """The rank that came last in the largest share of its synchronising operations; None where there were none, or
+    several ranks have the largest share."""
     counts, lasts = rows[:, OWN + 2 * PAIRS + 2], rows[:, OWN + 2 * PAIRS + 3]
     shares = (lasts / counts).nan_to_num(-1.0)
-    rank = int(shares.argmax())
-    return {"rank": rank, "share": shares[rank].item()} if shares[rank] >= 0 else None
+    largest = shares.max()
+    foremost = (shares == largest).nonzero().flatten().tolist()
+    return {"rank": foremost[0], "share": largest.item()} if largest >= 0 and len(foremost) == 1 else None
 
 
 def pipelined(labels: Mapping[str, tuple[str, int]]) -> bool:

@@ -13,6 +13,7 @@ from harness.analysis.goodput import doubts, ledger
 from harness.analysis.points import points
 from harness.analysis.read import SCHEMA, read_point, read_study
 from harness.analysis.steps import first
+from harness.plan.workload import times_collectives
 from harness.report.words import NONE, number, percent
 
 BAR_WIDTH = 40
@@ -21,7 +22,8 @@ BAR_WIDTH = 40
 def goodput(run_dir: Path) -> dict[str, Any]:
     """The ledger of a run directory as it stands. ValueError where the folder is none.
 
-    Where nobody has stamped a start, seconds and rates are null: not yet started, or started by hand.
+    Where nobody has stamped a start, seconds and rates are null: not yet started, or started by hand. Collectives
+    alone have neither steps nor tokens.
     """
     if not (run_dir / "config.yaml").is_file():
         raise ValueError(
@@ -30,22 +32,23 @@ def goodput(run_dir: Path) -> dict[str, Any]:
     point = read_point(run_dir)
     tiled, start = ledger(point.launches, point.events), first(point.events, "start") or {}
     efficiency, peak = _efficiency(run_dir)
-    stamped = bool(point.launches)
+    stamped, trains = bool(point.launches), not times_collectives(point.config)
     return {
         "schema": SCHEMA,
         "kind": "goodput",
         "time": time.time(),
         "path": str(run_dir),
         "status": point.status["status"],
+        "reason": point.status["reason"],
         "gpus": start.get("world_size") or point.config.nodes * point.config.gpus_per_node,
         "attempts": tiled.attempts,
         "wall_s": tiled.wall_s if stamped else None,
         "queue_s": tiled.queue_s,
         "buckets": {name: seconds if stamped else None for name, seconds in tiled.buckets.items()},
-        "kept_steps": tiled.kept_steps,
-        "lost_steps": tiled.lost_steps if stamped else None,
-        "kept_tokens": tiled.kept_tokens,
-        "goodput_tokens_per_s": tiled.goodput_tokens_per_s,
+        "kept_steps": tiled.kept_steps if trains else None,
+        "lost_steps": tiled.lost_steps if stamped and trains else None,
+        "kept_tokens": tiled.kept_tokens if trains else None,
+        "goodput_tokens_per_s": tiled.goodput_tokens_per_s if trains else None,
         "goodput_fraction": tiled.goodput_fraction,
         "goodput_efficiency": efficiency,
         "goodput_peak": peak,
@@ -73,17 +76,23 @@ def waterfall(document: dict[str, Any]) -> RenderableType:
 
 
 def _facts(document: dict[str, Any]) -> list[str]:
-    rate, fraction = number(document["goodput_tokens_per_s"]), percent(document["goodput_fraction"])
-    efficiency = f"goodput efficiency {percent(document['goodput_efficiency'])}"
-    if document["goodput_peak"]:
-        efficiency += f" of {document['goodput_peak']} on each rank"
-    lost = NONE if document["lost_steps"] is None else f"{document['lost_steps']:,}"
-    facts = [
-        f"goodput {rate} tokens/s over {document['gpus']} ranks; {fraction} of the wall-clock productive; {efficiency}",
-        f"steps kept {document['kept_steps']:,}, lost {lost}; attempts {document['attempts']}; "
-        f"queued before {_seconds(document['queue_s'])} s",
-    ]
-    if document["wall_s"] is None:
+    ranks, fraction = f"{document['gpus']} ranks", percent(document["goodput_fraction"])
+    attempts = f"attempts {document['attempts']}; queued before {_seconds(document['queue_s'])} s"
+    if document["kept_steps"] is None:
+        facts = [f"{fraction} of the wall-clock in timed calls, over {ranks}", attempts]
+    else:
+        rate = number(document["goodput_tokens_per_s"])
+        efficiency = f"goodput efficiency {percent(document['goodput_efficiency'])}"
+        if document["goodput_peak"]:
+            efficiency += f" of {document['goodput_peak']} on each rank"
+        lost = NONE if document["lost_steps"] is None else f"{document['lost_steps']:,}"
+        facts = [
+            f"goodput {rate} tokens/s over {ranks}; {fraction} of the wall-clock productive; {efficiency}",
+            f"steps kept {document['kept_steps']:,}, lost {lost}; {attempts}",
+        ]
+    if document["reason"]:
+        facts.append(f"{document['status']}: {document['reason']}")
+    elif document["wall_s"] is None:
         facts.append("nobody has stamped a start: not started yet, or started by hand")
     return [*facts, *document["warnings"]]
 

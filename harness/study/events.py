@@ -65,7 +65,7 @@ class Pace:
         speed = [f"{self.tokens_per_s:,.0f} tokens/s"] if self.tokens_per_s else []
         if self.fastest:
             busbw, op = self.fastest
-            speed.append(f"{op} up to {busbw / 1e9:.3g} GB/s")
+            speed.append(f"{op} up to {busbw / 1e9:.3g} GB/s busbw")
         return speed + ([f"loss {self.loss:.4g}"] if self.loss is not None else [])
 
     @property

@@ -2,8 +2,10 @@
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+from harness.study.files import read_json, write_json
 from harness.study.interruption import Interruption
 from launch.environment import own
 from launch.local import start
@@ -13,6 +15,18 @@ LAST_WORDS_S = 6.0
 POLL_S = 0.05
 NO_SERVER = "http://127.0.0.1:1"
 """A port on which nobody listens: connections are refused, as by a server that is down."""
+
+
+def forsake(old: Path) -> None:
+    """Say in mirror.json of a run directory that has been moved away that it is mirrored no more.
+
+    Its mirror, if there is one still, looks for it where it was, finds another there, and ends.
+    """
+    with suppress(OSError, ValueError):
+        state = read_json(old / "mirror.json")
+        if state and state.get("state") == "running":
+            failed = {"time": time.time(), "state": "failed", "reason": "the point was run again"}
+            write_json(old / "mirror.json", {**state, **failed})
 
 
 class Mirror:

@@ -20,6 +20,7 @@ from launch import allocation
 
 LOOK_S = 2.0
 QUIET_S = 60.0
+DISAPPEARED = "its controller has disappeared"
 
 
 def overview(study_dir: Path) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def remarks(point: dict[str, Any], run_dir: Path) -> Iterator[str]:
     if held:
         yield f"process {held['pid']} on {held['host']}"
     if point["lost"] and point["status"] == "running":
-        yield "its controller has disappeared"
+        yield DISAPPEARED
 
 
 def watch(study_dir: Path) -> None:

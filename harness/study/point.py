@@ -90,7 +90,8 @@ def identity(config: Config) -> str:
 def spread(configs: list[Config]) -> list[Point]:
     """Every repeat of every configuration; ValueError where two of them are the same work, or not of one study.
 
-    A sweep over how to train has the same benchmark of collectives many times: beside training points it is one.
+    A sweep over how to train has the same benchmark of collectives many times: beside training points it is one. So is
+    what trains, where only operations and sizes of the benchmark are swept.
     """
     first = configs[0]
     for config in configs:
@@ -109,10 +110,15 @@ def spread(configs: list[Config]) -> list[Point]:
     mixed = len({times_collectives(config) for config in configs}) > 1
     kept: dict[str, Point] = {}
     for point in points:
-        if point.slug in kept and not (mixed and times_collectives(point.config)):
+        first_of = kept.setdefault(point.slug, point)
+        if first_of is not point and not (mixed and swept_for_the_other(first_of.config, point.config)):
             raise ValueError(f"{point.slug}: twice in this sweep; {same_work(point.config)}")
-        kept.setdefault(point.slug, point)
     return list(kept.values())
+
+
+def swept_for_the_other(one: Config, other: Config) -> bool:
+    """Whether two configurations of the same work differ only in what is swept for the other workload."""
+    return times_collectives(other) or dataclasses.replace(one, workload=other.workload) == other
 
 
 def same_work(config: Config) -> str:

@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from harness.study import lease
+from harness.study import lease, mirror
 from harness.study.attempts import attempt_dir, goes_on, numbers
 from harness.study.command import commanded
 from harness.study.outcome import Outcome
@@ -70,7 +70,9 @@ def set_aside(run_dir: Path, status: dict[str, Any] | None, held: lease.Lease) -
     """Rename the run directory of a point that runs again, its status made true before."""
     if status is not None and status["status"] == "running":
         write_status(run_dir, "failed", "its controller disappeared", attempt=status["attempt"], job=status.get("job"))
-    return archive(held, run_dir)
+    old = archive(held, run_dir)
+    mirror.forsake(old)
+    return old
 
 
 def start(planned: Planned, position: int, title: str, session: Session, held: lease.Lease) -> Outcome:

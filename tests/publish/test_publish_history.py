@@ -90,12 +90,14 @@ def test_records_without_waiting_have_no_keys_for_it(more):
     assert set(row) == {"train/step", "comm/all_reduce_s", "comm/all_reduce_busbw"}
 
 
-def test_exposed_communication_is_a_row_of_its_sampled_step():
+def test_where_its_time_went_is_a_row_of_its_sampled_step():
     told = {
         "step": 11,
         "source": "profiler",
         "partial": False,
         "ranks": 2,
+        "transfer_s": 0.028,
+        "wait_s": 0.017,
         "step_s": 0.1,
         "compute_s": 0.07,
         "overlapped_s": 0.02,
@@ -105,4 +107,13 @@ def test_exposed_communication_is_a_row_of_its_sampled_step():
         "idle_s": 0.005,
     }
     row = only({"schema": 1, "kind": "exposure", "time": 0.0, "attempt": 0, **told})
-    assert row == {"train/step": 11, "comm/exposed_transfer_s": 0.01, "comm/exposed_wait_s": 0.015}
+    assert row == {
+        "train/step": 11,
+        "comm/transfer_s": 0.028,
+        "comm/wait_s": 0.017,
+        "comm/overlapped_s": 0.02,
+        "comm/exposed_transfer_s": 0.01,
+        "comm/exposed_wait_s": 0.015,
+        "perf/compute_s": 0.07,
+        "perf/idle_s": 0.005,
+    }

@@ -106,7 +106,11 @@ def wanted_collectives(record: dict) -> dict[str, Any]:
 
 
 def wanted_exposure(record: dict) -> dict[str, Any]:
-    return {f"comm/{key}": record[key] for key in ("exposed_transfer_s", "exposed_wait_s", "bubble_s")}
+    comm = ("transfer_s", "wait_s", "overlapped_s", "exposed_transfer_s", "exposed_wait_s", "bubble_s")
+    return {
+        **{f"comm/{key}": record[key] for key in comm},
+        **{f"perf/{key}": record[key] for key in ("compute_s", "idle_s")},
+    }
 
 
 WANTED = {"step": wanted_step, "collectives": wanted_collectives, "exposure": wanted_exposure}

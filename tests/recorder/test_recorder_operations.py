@@ -53,6 +53,22 @@ def test_only_undisturbed_spans_have_a_bus_bandwidth():
     assert by_size[4 * MIB]["busbw"] == pytest.approx(busbw("all_reduce", 4 * MIB, 1.0, 4))
 
 
+def test_an_operation_that_overlaps_on_one_rank_has_no_bus_bandwidth():
+    """A rank that waits has the next bucket queued behind the first; on the one that comes last none overlaps."""
+    waits = StepOperations(3, [operation(duration=27), operation(start=1, duration=27, size=2 * MIB)], partial=False)
+    last = StepOperations(3, [operation(start=26), operation(start=27, size=2 * MIB)], partial=False)
+    for record in (waits.record(gathered(waits, last), "profiler"), last.record(gathered(last, waits), "profiler")):
+        assert [(o["duration_s"], o["busbw"]) for o in record["operations"]] == [(None, None)] * 2
+        assert record["seconds"]["all_reduce"] == pytest.approx((28 + 2) / 2)
+
+
+def test_a_kind_of_operation_is_told_whole_or_not_at_all():
+    """Of those of equal size, the ones that overlap are the ones that wait."""
+    spans = [operation(), operation(start=9, duration=8), operation(start=10, duration=8)]
+    step = StepOperations(3, spans, partial=False)
+    assert step.record(gathered(step), "profiler")["operations"][0]["duration_s"] is None
+
+
 @pytest.mark.parametrize(("durations", "middle"), [((1.0, 2.0, 9.0), 2.0), ((1.0, 3.0), 2.0)])
 def test_numbers_are_medians_over_ranks(durations, middle):
     ranks = [StepOperations(3, [operation(duration=d)], partial=False) for d in durations]

@@ -3,9 +3,12 @@
 import math
 
 import pytest
+import torch
 
-from harness.recorder.operations import Operation, busy_seconds
-from harness.recorder.waits import packed, seconds, split, synchronising, waited_for
+from harness.recorder.operations import Operation, StepOperations, busy_seconds
+from harness.recorder.sample import Sample, Window
+from harness.recorder.timeline import Timeline
+from harness.recorder.waits import Share, Split, packed, seconds, split, synchronising, waited_for
 
 MIB = 1 << 20
 CAPACITY = 6
@@ -105,3 +108,41 @@ def test_without_starts_they_are_sums():
 def test_what_is_not_all_split_has_no_sum():
     assert all(map(math.isnan, seconds([], [])))
     assert all(map(math.isnan, seconds([operation(1.0)], [None])))
+
+
+def last_of(*ranks, pipeline=False):
+    """Who the `collectives` record says came last, where all operations are of groups of all these ranks."""
+    found = [Split(list[Share | None]([None] * len(mine)), True) for mine in ranks]
+    for group in {o.group for o in ranks[0]}:
+        for whole, part in zip(found, joined(*ranks, group=group), strict=True):
+            for index, share in enumerate(part.shares):
+                whole.shares[index] = share or whole.shares[index]
+    told = [StepOperations(3, mine, partial=False) for mine in ranks]
+    samples = [Sample(rank, told[rank], found[rank], pipeline, None) for rank in range(len(ranks))]
+    return samples[0].collectives(torch.stack([sample.row() for sample in samples]))["last"]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_on_one_rank_there_is_no_communication_to_be_exposed(ranks):
+    """What it hands to collectives of its own goes nowhere; the rest of the step is told all the same."""
+    mine = [Operation("all_reduce", "dp", ranks, MIB, 0.5, 0.25)]
+    told = StepOperations(3, mine, False, timeline=Timeline("profiler", [(0, 500_000_000)], [], whole=True))
+    share = [Share(0.25, 0.0, 0)] if ranks > 1 else []
+    line = Sample(0, told, Split(share, True), False, Window(0, 1.0)).line()
+    parts = (0.0, 0.25, 0.0) if ranks > 1 else (None, None, None)
+    assert (line["overlapped_s"], line["exposed_transfer_s"], line["exposed_wait_s"]) == parts
+    assert (line["compute_s"], line["idle_s"]) == (0.5, 0.5 if ranks == 1 else 0.25)
+
+
+def test_who_came_last_in_most_is_named_and_nobody_where_several_did():
+    slow, quick = operation(0.5), operation(0.125)
+    assert last_of([slow, slow, quick], [quick, quick, slow]) == {"rank": 1, "share": pytest.approx(2 / 3)}
+    assert last_of([slow, quick], [quick, slow]) is None, "each in half of them"
+    assert last_of([quick], [quick]) is None, "both at once"
+
+
+@pytest.mark.parametrize(("pipeline", "last"), [(False, 1), (True, 0)])
+def test_stages_are_not_late_for_each_other(pipeline, last):
+    early, late = operation(0.5), operation(0.125)
+    across = [operation(0.5, group="world")] * 2, [operation(0.125, group="world")] * 2
+    assert last_of([late, *across[0]], [early, *across[1]], pipeline=pipeline)["rank"] == last

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from run_dirs import EPOCH, add_point, make_attempt, make_config, make_progress, make_study, validator
+from run_dirs import EPOCH, add_point, make_attempt, make_config, make_progress, make_study, make_timed, validator
 
 from harness.analysis.goodput import BUCKETS
+from harness.config import Workload
 from harness.report.goodput import goodput, waterfall
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +70,30 @@ def test_a_point_that_has_not_started_has_no_figures(tmp_path):
     validator().validate(document)
     assert (document["wall_s"], document["lost_steps"], set(document["buckets"].values())) == (None, None, {None})
     assert "nobody has stamped a start" in printed(document)
+
+
+@pytest.mark.parametrize("status", ["invalid", "failed"])
+def test_a_person_is_told_why_a_point_ended_as_it_did(tmp_path, status):
+    attempts = killed_and_again() if status == "failed" else []
+    run_dir = add_point(make_study(tmp_path), CONFIG, attempts, status=status, reason="tp=3: must divide 4 heads")
+    document = goodput(run_dir)
+    validator().validate(document)
+    assert document["reason"] == "tp=3: must divide 4 heads"
+    assert f"{status}: tp=3: must divide 4 heads" in printed(document)
+    assert "nobody has stamped" not in printed(document)
+
+
+def test_collectives_alone_have_neither_tokens_nor_steps(tmp_path):
+    config = make_config(gpus=2, workload=Workload("collectives", "collectives"))
+    timed = make_timed(config, {"all_reduce": {1 << 20: 1e-3}})
+    document = goodput(add_point(make_study(tmp_path), config, [timed]))
+    validator().validate(document)
+    counted = ("goodput_tokens_per_s", "goodput_efficiency", "kept_tokens", "kept_steps", "lost_steps")
+    assert [document[name] for name in counted] == [None] * 5
+    assert document["buckets"]["step"] == pytest.approx(0.2)
+    text = printed(document)
+    assert "of the wall-clock in timed calls, over 2 ranks" in text
+    assert "tokens" not in text
 
 
 def test_a_running_point_and_half_written_files_have_what_can_be_read(tmp_path):

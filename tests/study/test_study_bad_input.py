@@ -64,6 +64,7 @@ MISTAKES = [
     ("profile=torch profile.ranks=2 gpus_per_node=2", "profile.ranks=2: must name ranks of this point; its 2 ranks"),
     ("profile=torch profile.ranks=[0,1-9] gpus_per_node=2", "must name ranks of this point; its 2 ranks are 0 to 1"),
     ("profile=torch profile.ranks=1", "its one rank is 0"),
+    ("profile=torch profile.ranks=3-1 gpus_per_node=2", "profile.ranks=3-1: a range goes upward; say 1-3"),
     ("profile=torch profile.ranks=[]", "profile.ranks=[]: must name ranks"),
     ("profile=torch profile.ranks=first", "profile.ranks=first: must be a rank, a range as 0-3, a list"),
     ("profile=torch profile.kernels=gemm2", "profile.kernels=gemm2: is of profile=ncu"),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from study_command import Command
 
+from harness.cli import parse
 from harness.config import GROUPS, walk
 from harness.study.conf import CONF
 
@@ -51,6 +52,19 @@ def test_a_dry_run_shows_environment_and_command_and_writes_nothing(command: Com
     assert lines[-1].endswith(" --device=cuda")
     assert "16 GPUs, " in ended.stdout and "GPU-hours in all" in ended.stdout
     assert command.files() == []
+
+
+@pytest.mark.parametrize("words", ["-m steps=7 nccl=default,ring", "steps=7 -m nccl=default,ring"])
+def test_keys_may_stand_on_both_sides_of_an_option(words: str) -> None:
+    arguments = parse(["run", *words.split()])
+    assert (arguments.multirun, arguments.choices) == (True, ["steps=7", "nccl=default,ring"])
+
+
+@pytest.mark.parametrize("words", ["run steps=7 -m nccl=ring --bogus", "status a b"])
+def test_what_no_verb_knows_is_a_mistake(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse(words.split())
+    assert f"unrecognized arguments: {words.split()[-1]}\n" in capsys.readouterr().err
 
 
 def test_more_ranks_than_cores_are_labelled(command: Command) -> None:

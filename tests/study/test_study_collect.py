@@ -116,6 +116,20 @@ def test_what_does_not_change_the_work_does_not_change_the_slug(word: str) -> No
     assert Point(one("gpus_per_node=1", word)).slug == Point(one()).slug
 
 
+def test_a_sweep_over_both_workloads_has_each_piece_of_work_once() -> None:
+    """What is swept for the benchmark is nothing to training, and the other way round."""
+    swept = ("workload=training,collectives", "workload.op=all_reduce,all_gather", "parallel=ddp,fsdp")
+    points = spread(some(*swept, "gpus_per_node=2", multirun=True))
+    assert sorted("-".join(point.slug.split("-")[:2]) for point in points) == [
+        "collectives-all_gather",
+        "collectives-all_reduce",
+        "tiny-ddp",
+        "tiny-fsdp",
+    ]
+    with pytest.raises(ValueError, match="twice in this sweep"):
+        spread(some("workload=training,collectives", "profile=none,torch", "gpus_per_node=2", multirun=True))
+
+
 def test_a_named_machine_brings_the_gpus_of_its_hosts_unless_they_are_given() -> None:
     assert [one(word).gpus_per_node for word in ("hardware=h200", "hardware=gb200", "hardware=l40s")] == [8, 4, 1]
     assert one("hardware=h200", "gpus_per_node=2").gpus_per_node == 2

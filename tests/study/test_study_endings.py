@@ -152,12 +152,17 @@ def test_after_a_killed_controller_its_processes_end_and_the_point_runs_again(co
     [path] = command.points().values()
     assert lease.holder(path) is None
     assert "running (its controller has disappeared)" in command("status", "default").stdout
+    assert "the point was running, but its controller has disappeared" in command("goodput", str(path)).stdout
+    # that of a mirror which was killed as well
+    (path / "mirror.json").write_text(json.dumps({"kind": "mirror", "state": "running", "records": 3}))
     ended = command("run", "gpus_per_node=2", *QUICK, stand_in="ok")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "was running, kept as" in ended.stdout
     assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in left)
     old = command.status()[f"{path.name}~1"]
     assert (old["status"], old["reason"]) == ("failed", "its controller disappeared")
+    mirrored = json.loads((path.with_name(f"{path.name}~1") / "mirror.json").read_text())
+    assert (mirrored["state"], mirrored["reason"], mirrored["records"]) == ("failed", "the point was run again", 3)
     assert marked(str(path)) == []
 
 
