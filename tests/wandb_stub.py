@@ -28,7 +28,8 @@ class Run:
 
 class Stub(ThreadingHTTPServer):
     """`runs` by id, `operations` the names of the GraphQL queries in order; `reject` refuses every key, `full` takes
-    no rows, and `silent` takes requests and never answers them, which may be set while a run is under way.
+    no rows, `silent` takes requests and never answers them, and `away` hangs up; the last two may be set while a run is
+    under way.
     """
 
     daemon_threads = True
@@ -40,6 +41,7 @@ class Stub(ThreadingHTTPServer):
         self.reject = False
         self.full = False
         self.silent = False
+        self.away = False
         self.ended = threading.Event()
 
     def handle_error(self, *_: Any) -> None:
@@ -87,6 +89,9 @@ class _Handler(BaseHTTPRequestHandler):
             body = gzip.decompress(body)
         if self.server.silent:
             self.server.ended.wait()
+            return
+        if self.server.away:
+            self.close_connection = True
             return
         if self.server.reject:
             self.answer({"errors": [{"message": "invalid API key"}]}, 401)
