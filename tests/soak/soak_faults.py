@@ -1,12 +1,10 @@
 """What is done to a point under way. Each fault returns how its attempt ended, or None where that went on."""
 
-import itertools
 import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from soak_point import Underway
