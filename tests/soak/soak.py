@@ -83,7 +83,7 @@ def soaked(form: Form, folder: Path) -> tuple[list[Check], dict[str, Any], Path]
     words = [*form.words(), "launcher.max_restarts=20", "launcher.grace_s=5"]
     words += [f"watchdog.{phase}_s={form.hang_s:g}" for phase in ("step", "checkpoint")]
     if "faults=hang" in kinds:
-        at = steps[kinds.index("faults=hang")]
+        at = steps[kinds.index("faults=hang")] + 1  # the driver looks on from the step before
         words += ["faults=hang", f"faults.step={at}", f"faults.rank={draw.randrange(form.ranks)}"]
     online = "W&B outage" in kinds
     words.append(f"record.wandb={'online' if online else 'disabled'}")
@@ -101,7 +101,8 @@ def soaked(form: Form, folder: Path) -> tuple[list[Check], dict[str, Any], Path]
             shutil.copytree(command.folder / "studies" / "default", kept)
         found += [at_least("the last command ends well", code == 0, 1)]
         if server:
-            found += [at_least("steps in W&B's run", len(mirrored(server)), form.steps)]
+            found.append(at_least("steps in W&B's run", len(mirrored(server)), form.steps))
+            found.append(at_least("calls that W&B's server hung up on", server.refused, 2 * kinds.count("W&B outage")))
     absent = {} if kinds == form.kinds else {"left out": {"full disk": "only root can mount a small disk"}}
     measured |= {"seconds": time.time() - begin, "words": words, "said": point.said, "faults": faults, **absent}
     return found, measured, kept / "points" / undisturbed.name
