@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test test-full lint setup bench-cli bench-recorder cluster-study
+.PHONY: study test test-full lint setup bench-cli bench-recorder cluster-study soak
 
 study: setup  ## a first study on this machine, from configuration to its page
 	$(BIN)/harness run -m experiment=demo
@@ -24,6 +24,9 @@ setup: .venv/installed  ## only the .venv, with the harness command in it
 
 cluster-study: setup  ## slurm/scale.sh on a real Slurm of four hosts on this machine (root); judged, in .bench/cluster-study.json
 	$(BIN)/python tests/cluster/study.py
+
+soak: setup  ## a point killed, hung, cut off and starved of its disk, again and again; judged, in .bench/soak.json
+	PYTHONPATH=tests $(BIN)/python tests/soak/soak.py
 
 bench-cli: study  ## how long a person waits for the command line; judged, in .bench/cli.json
 	$(BIN)/python -m harness.bench.cli

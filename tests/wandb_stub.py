@@ -28,7 +28,8 @@ class Run:
 
 class Stub(ThreadingHTTPServer):
     """`runs` by id, `operations` the names of the GraphQL queries in order; `reject` refuses every key, `full` takes
-    no rows, and `silent` takes requests and never answers them, which may be set while a run is under way.
+    no rows, and `silent` takes requests and never answers them, which may be set while a run is under way. `refused` is
+    how many it has hung up on.
     """
 
     daemon_threads = True
@@ -40,10 +41,15 @@ class Stub(ThreadingHTTPServer):
         self.reject = False
         self.full = False
         self.silent = False
+        self.refused = self.away = 0
         self.ended = threading.Event()
 
     def handle_error(self, *_: Any) -> None:
         """A client that hangs up is none of a test's business; one that gets nonsense shows in what it does next."""
+
+    def hang_up(self, times: int) -> None:
+        """Answer the next so many requests by closing their connections."""
+        self.away += times
 
     @property
     def url(self) -> str:
@@ -87,6 +93,11 @@ class _Handler(BaseHTTPRequestHandler):
             body = gzip.decompress(body)
         if self.server.silent:
             self.server.ended.wait()
+            return
+        if self.server.away:
+            self.server.away -= 1
+            self.server.refused += 1
+            self.close_connection = True
             return
         if self.server.reject:
             self.answer({"errors": [{"message": "invalid API key"}]}, 401)

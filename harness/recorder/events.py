@@ -6,6 +6,7 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -30,13 +31,13 @@ def finite(value: Any) -> Any:
 class EventWriter:
     """Appends records to a file in the background.
 
-    What goes wrong there is raised by the next `write`, so that no run goes on without its records, and by `close`,
-    which writes what is left.
+    What goes wrong there is raised by the next `write`, so that no run goes on without its records, by `flush`, which
+    waits until all of them are on the disk, and by `close`, which writes what is left.
     """
 
     def __init__(self, path: Path, attempt: int) -> None:
         self.path, self.attempt = path, attempt
-        self.waiting: queue.Queue[str | None] = queue.Queue(WAITING_RECORDS)
+        self.waiting: queue.Queue[str | threading.Event | None] = queue.Queue(WAITING_RECORDS)
         self.error: OSError | None = None
         self.thread = threading.Thread(target=self._work, name="event-writer", daemon=True)
         self.thread.start()
@@ -47,6 +48,15 @@ class EventWriter:
             raise self.error
         whole = {"schema": SCHEMA, "kind": kind, "time": time.time(), "attempt": self.attempt, **record}
         self.waiting.put(json.dumps(finite(whole), allow_nan=False) + "\n")
+
+    def flush(self) -> None:
+        written = threading.Event()
+        self.waiting.put(written)
+        written.wait()
+        if self.error is not None:
+            raise self.error
+        with open(self.path, "rb") as file:
+            os.fsync(file.fileno())
 
     def close(self) -> None:
         self.waiting.put(None)
@@ -60,12 +70,20 @@ class EventWriter:
             with open(self.path, "a+b", buffering=0) as file:
                 if torn(file):
                     append(file, b"\n")
-                while (line := self.waiting.get()) is not None:
-                    append(file, line.encode())
+                for line in self._lines():
+                    append(file, line)
         except OSError as error:
             self.error = OSError(error.errno, error.strerror, str(self.path))
-            while self.waiting.get() is not None:
+            for _ in self._lines():
                 continue
+
+    def _lines(self) -> Iterator[bytes]:
+        """What comes to be written; whoever waits for the end of what came before is told of it."""
+        while (came := self.waiting.get()) is not None:
+            if isinstance(came, threading.Event):
+                came.set()
+            else:
+                yield came.encode()
 
 
 def torn(file: FileIO) -> bool:

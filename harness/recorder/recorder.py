@@ -138,8 +138,12 @@ class Recorder:
     def pause(self, name: str) -> Iterator[None]:
         """Record a phase of the ledger between two steps: after `step_done`, before the next `data_ready`.
 
-        On every rank; its time is the device's, and part of no step.
+        On every rank; its time is the device's, and part of no step. What the steps so far have to tell is in the file
+        before: a checkpoint is not to hold a step that a kill could still take from the record.
         """
+        self._bring_home()
+        if self.writer is not None:
+            self.writer.flush()
         begin = self.clock.mark()
         self._enter(name)
         try:
@@ -193,9 +197,7 @@ class Recorder:
         """Bring home what is still on its way."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        self._flush(0)
-        while self.flushed:
-            self._emit(self.flushed.pop(0))
+        self._bring_home()
         self.samples.finish()
         now = self.clock.mark()
         self.clock.settle(now)
@@ -243,6 +245,12 @@ class Recorder:
         if duration > 0:
             start = self.time + self.clock.seconds(self.last, begin)
             self.write("phase", name=name, start=start, duration_s=duration)
+
+    def _bring_home(self) -> None:
+        """Write all steps so far, and wait for their numbers."""
+        self._flush(0)
+        while self.flushed:
+            self._emit(self.flushed.pop(0))
 
     def _flush(self, lag: int) -> None:
         """Send off the steps that the device has finished; write those that came home."""

@@ -34,6 +34,19 @@ def test_numbers_that_json_lacks_become_null(tmp_path):
     assert record["nested"] == {"all": [None, 1.5]}
 
 
+def test_after_a_flush_all_records_so_far_are_in_the_file(tmp_path):
+    writer = EventWriter(tmp_path / "events.jsonl", attempt=0)
+    for step in range(500):
+        writer.write("step", step=step)
+    writer.flush()
+    assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 500
+    writer.close()
+    lost = EventWriter(Path("/dev/full"), attempt=0)
+    lost.write("step")
+    with pytest.raises(OSError):
+        lost.flush()
+
+
 def test_a_second_writer_appends(tmp_path):
     for step in (1, 2):
         writer = EventWriter(tmp_path / "events.jsonl", attempt=0)

@@ -53,6 +53,15 @@ def test_a_pause_is_on_record_as_soon_as_it_is_over(folder):
     assert all(record["duration_s"] > 0.004 for record in steps), "else this shows nothing"
 
 
+def test_the_steps_before_a_pause_are_on_record_when_it_begins(folder):
+    """A checkpoint must not hold a step that a kill could still take from the record."""
+    told, done = records(folder), 0
+    for step in PAUSES:
+        at = next(i for i, r in enumerate(told) if i > done and r.get("name") == "checkpoint_stall")
+        assert [r["step"] for r in told[:at] if r["kind"] == "step"] == list(range(1, step + 1))
+        done = at
+
+
 def line(path: Path) -> dict:
     text = path.read_text()
     assert len(text) == WIDTH and text.count("\n") == 1 and text.endswith("\n")
@@ -98,6 +107,7 @@ def test_a_shorter_line_leaves_nothing_of_a_longer_one(tmp_path):
     progress.step_done(10**9, 0, lambda mark: True)
     progress.enter("step")
     assert line(tmp_path / "progress.json")["finished"] == 10**9
+    opened = progress.file
     progress.close()
     with pytest.raises(OSError):
-        os.fstat(progress.file)
+        os.fstat(opened)
