@@ -9,7 +9,8 @@ from typing import Any
 from harness.analysis.goodput import goodput_efficiency
 from harness.analysis.intervals import Interval, around, over_repeats
 from harness.analysis.summary import Row
-from harness.config import Config, walk
+from harness.config import Config
+from harness.fields import walk
 from harness.plan.workload import concerns, times_collectives, titles
 
 # A curve runs over scale and repeats; these name neither the work nor how it is done.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
-from harness.config import walk
+from harness.fields import walk
 from harness.study.point import Point
 
 

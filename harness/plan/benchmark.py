@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from harness.config import OPERATIONS, Config, check_fields, check_name
+from harness.config import OPERATIONS, Config
+from harness.fields import check_fields, check_name
 from harness.plan import nccl
 
 GIB = 2**30

@@ -6,7 +6,7 @@ rates bytes per second. `n` is the number of ranks of the collective's own group
 
 from collections.abc import Callable
 
-from harness.config import nearest
+from harness.fields import nearest
 
 # What one rank must move over its links, as a share of the size, is what makes busbw independent of n.
 FACTORS: dict[str, Callable[[int], float]] = {

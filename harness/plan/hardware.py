@@ -9,7 +9,8 @@ guessed.
 import re
 from dataclasses import dataclass
 
-from harness.config import Precision, nearest
+from harness.config import Precision
+from harness.fields import nearest
 
 MIB = 2**20
 

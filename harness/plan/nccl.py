@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from harness.config import nearest
+from harness.fields import nearest
 from harness.plan.nccl_debugging import DEBUGGING
 from harness.plan.nccl_system import SYSTEM
 from harness.plan.nccl_variable import Variable

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from harness.config import Config, check_fields, check_name
+from harness.config import Config
+from harness.fields import check_fields, check_name
 from harness.plan import batch, nccl
 from harness.plan.checkpoint import check_checkpoint
 from harness.plan.collectives import Traffic, traffic

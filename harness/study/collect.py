@@ -21,7 +21,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.config import GROUPS, Config, describe, nearest, walk
+from harness.config import GROUPS, Config
+from harness.fields import describe, nearest, walk
 from harness.study.conf import CONF, options
 from launch.environment import KEY
 

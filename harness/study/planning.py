@@ -4,7 +4,8 @@ import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from harness.config import Config, check_fields
+from harness.config import Config
+from harness.fields import check_fields
 from harness.plan.benchmark import BenchmarkPlan, plan_benchmark
 from harness.plan.elastic import check_elastic
 from harness.plan.hardware import Device, find, named

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config import Config, default, walk
+from harness.config import Config
+from harness.fields import default, walk
 from harness.plan.workload import COLLECTIVES, concerns, times_collectives, titles
 
 NOT_THE_WORK = (

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from harness.config import GROUPS, default, describe, walk
+from harness.config import GROUPS
+from harness.fields import default, describe, walk
 from harness.study.conf import defaults, options
 
 

@@ -7,7 +7,8 @@ import pytest
 from study_command import Command
 
 from harness.cli import parse
-from harness.config import GROUPS, walk
+from harness.config import GROUPS
+from harness.fields import walk
 from harness.study.conf import CONF
 
 
