@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_dirs import validator
 from study_command import Command
 
 pytestmark = [
@@ -42,7 +41,6 @@ def test_a_hang_is_told_with_rank_group_operation_and_line_in_time(command: Comm
     assert json.loads((attempt(command) / "launch.json").read_text())["end"] - began < 1.5 * LIMIT_S
     dumps = [json.loads((attempt(command) / "flight" / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     for told in dumps:
-        validator().validate(told)
         assert (told["cause"], told["finished"]) == ("timeout", 5)
     assert not [operation for operation in dumps[1]["operations"] if operation["state"] != "completed"]
 
