@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -165,8 +166,10 @@ def main() -> int:
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a point's run directory")
     parser.add_argument("--publish", action="store_true", help="upload what is there now, whatever record.wandb says")
     arguments = parser.parse_args()
-    # The measured ranks come first.
+    # The measured ranks come first: in this session, and among sessions where the kernel shares out time to these first.
     os.nice(19)
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text("19")
     # Without a terminal the client never asks for a key.
     sys.stdin = open(os.devnull)  # noqa: SIM115
     # Set here and not in launch/, where all others are: a mirror is also started by hand, and by `harness publish`,

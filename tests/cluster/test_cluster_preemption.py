@@ -79,6 +79,7 @@ def test_a_job_that_is_signalled_goes_on_when_slurm_starts_it_anew(cluster: Clus
     assert min(record["step"] for record in point.events[1] if record["kind"] == "step") == stopped + 1
 
 
+@pytest.mark.slow
 def test_a_point_that_is_longer_than_its_job_may_be_goes_on_in_the_next(cluster: Cluster, tmp_path: Path) -> None:
     """Slurm looks at jobs' times now and then: the signal may come half a minute early."""
     words = ("nodes=1", "launcher.time=2", "launcher.signal_lead_s=30", "steps=100000")
@@ -93,6 +94,7 @@ def test_a_point_that_is_longer_than_its_job_may_be_goes_on_in_the_next(cluster:
     assert not cluster.slurm("squeue", "-h", "-j", job, check=False), "a job that was cancelled is not started anew"
 
 
+@pytest.mark.slow
 def test_a_job_that_a_person_requeues_goes_on_with_its_point(cluster: Cluster, tmp_path: Path) -> None:
     job, run_dir = submitted(cluster, tmp_path, "nodes=2", "launcher.requeue=false", "launcher.max_restarts=1")
     at(run_dir, 100)
@@ -121,6 +123,7 @@ def test_a_spare_host_takes_the_place_of_one_that_is_lost(
     assert [launch["hosts"] for launch in point.launches] == [[first, second], [first, spare]]
 
 
+@pytest.mark.slow
 def test_fewer_hosts_keep_the_global_batch(cluster: Cluster, tmp_path: Path) -> None:
     """Of four that share out a step three cannot, and two do."""
     words = ("nodes=4", "gpus_per_node=1", "launcher.min_nodes=1", "launcher.max_restarts=5")
