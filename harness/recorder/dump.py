@@ -141,8 +141,12 @@ class Dump:
     def collect(self, kept: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         draft = self.folder / f".{kept.name}"
-        shutil.copyfile(kept, draft)
-        draft.rename(self.folder / kept.name)
+        try:
+            shutil.copyfile(kept, draft)
+            draft.rename(self.folder / kept.name)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
 
     def document(self, cause: str, limit_s: float | None, error: BaseException | None) -> dict[str, Any]:
         phase, waited_s = self.progress.standing()

@@ -4,6 +4,7 @@ import ctypes
 import json
 import multiprocessing
 import os
+import resource
 import tempfile
 import threading
 import time
@@ -175,3 +176,16 @@ def test_pytorchs_own_timeouts_come_later_than_ours() -> None:
     config = Config()
     config.watchdog.step_s = 7200.0
     assert patience(config).total_seconds() > 7200 + grace(7200)
+
+
+def test_a_dump_for_which_there_is_no_room_leaves_no_part_of_itself(tmp_path):
+    kept, limits = tmp_path / "rank0.json", resource.getrlimit(resource.RLIMIT_FSIZE)
+    kept.write_text("x" * 1000)
+    dump = Dump(tmp_path / "flight", 0, Place(0, 1, 0, 1, 1, "cpu"), "here", Progress(None, 0, "step"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            dump.collect(kept)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((tmp_path / "flight").iterdir()) == []

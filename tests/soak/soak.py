@@ -70,8 +70,11 @@ LONG = Form(
 )
 
 
-def soaked(form: Form, folder: Path) -> tuple[list[Check], dict[str, Any], Path]:
-    """Run a point undisturbed and one with all the faults; the checks, what they are made of, and its run directory."""
+def soaked(form: Form, folder: Path, kept: Path) -> tuple[list[Check], dict[str, Any]]:
+    """Run a point undisturbed and one with all the faults; the checks, and what they are made of.
+
+    `kept` is where the disturbed one's study is then, whatever came of it.
+    """
     begin = time.time()
     draw = random.Random(form.seed)
     kinds = tuple(kind for kind in form.kinds if kind != "full disk" or os.geteuid() == 0)
@@ -97,7 +100,6 @@ def soaked(form: Form, folder: Path) -> tuple[list[Check], dict[str, Any], Path]
             found, measured = checks(point.run_dir, undisturbed, faults)
         finally:
             point.stop()
-            kept = folder / "study"
             shutil.copytree(command.folder / "studies" / "default", kept)
         found += [at_least("the last command ends well", code == 0, 1)]
         if server:
@@ -105,7 +107,7 @@ def soaked(form: Form, folder: Path) -> tuple[list[Check], dict[str, Any], Path]
             found.append(at_least("calls that W&B's server hung up on", server.refused, 2 * kinds.count("W&B outage")))
     absent = {} if kinds == form.kinds else {"left out": {"full disk": "only root can mount a small disk"}}
     measured |= {"seconds": time.time() - begin, "words": words, "said": point.said, "faults": faults, **absent}
-    return found, measured, kept / "points" / undisturbed.name
+    return found, measured
 
 
 def made(folder: Path) -> Path:
@@ -136,8 +138,7 @@ def main() -> int:
     study = Path("studies/soak").resolve()
     shutil.rmtree(study, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
-        found, measured, run_dir = soaked(LONG, Path(folder))
-        shutil.copytree(run_dir.parents[1], study)
+        found, measured = soaked(LONG, Path(folder), study)
     found.append(at_least("faults", len(measured["faults"]), FEWEST_FAULTS))
     return judge("soak", found, sorted(study.glob("points/*")), measured)
 

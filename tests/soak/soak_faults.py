@@ -1,4 +1,4 @@
-"""What is done to a point under way. Each fault returns how its attempt ended, or None where that went on."""
+"""What is done to a point under way. Each returns what became of its attempt where no controller says how it ended."""
 
 import random
 import time

@@ -20,15 +20,18 @@ ENDED = re.compile(r"attempt (\d+) ended (.*); starting again in ")
 
 
 class Underway:
-    """A point that a real controller runs; `run` starts the same command again where that was killed."""
+    """A point that a real controller runs; `run` gives the same command again when that was killed.
+
+    said: what all controllers have printed. ends: how attempts have ended, by those words.
+    """
 
     def __init__(self, command: Command, words: tuple[str, ...]) -> None:
         self.command, self.words = command, words
         self.ends: dict[int, str] = {}
+        self.said: list[str] = []
         self.run()
 
     def run(self) -> None:
-        self.said: list[str] = []
         self.controller = self.command.start("run", *self.words)
         self.listener = threading.Thread(target=self._listen, args=(self.controller,), daemon=True)
         self.listener.start()
@@ -86,7 +89,7 @@ class Underway:
         return self.attempts()[-1]
 
     def step(self, attempt: int) -> int:
-        """The last step that rank 0 has begun in the background of its device; 0 before the first."""
+        """The last step that rank 0 has done; 0 before the first."""
         try:
             return json.loads((self.folder(attempt) / "progress.json").read_bytes())["step"] or 0
         except ValueError:  # opened this moment, nothing written yet
