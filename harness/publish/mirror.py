@@ -166,7 +166,7 @@ def main() -> int:
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a point's run directory")
     parser.add_argument("--publish", action="store_true", help="upload what is there now, whatever record.wandb says")
     arguments = parser.parse_args()
-    # The measured ranks come first: in this session, and among sessions where the kernel shares out time to these first.
+    # The measured ranks come first, also where the kernel shares out its time among sessions.
     os.nice(19)
     with suppress(OSError):
         Path("/proc/self/autogroup").write_text("19")
