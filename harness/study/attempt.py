@@ -1,5 +1,6 @@
 """One start of a point's processes, from the command to the last process's end."""
 
+import errno
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from harness.study.outcome import LAUNCHER_LOG, Outcome, outcome, preempted
 from launch.local import Tree
 
 POLL_S = 0.05
+FULL = (errno.ENOSPC, errno.EDQUOT)
 TAKEN_OVER = Outcome("preempted", "another controller took the point over after a silence of this one")
 
 
@@ -79,7 +81,12 @@ def run_attempt(
     if exit_code and cut is None and interruption.signal is not None:
         # Slurm ends both at once, and the command may have been faster
         cut = Outcome("preempted", interruption.reason)
-    write_json(attempt_dir / "launch.json", {**record, "start": tree.started, "end": ended, "exit_code": exit_code})
+    try:
+        write_json(attempt_dir / "launch.json", {**record, "start": tree.started, "end": ended, "exit_code": exit_code})
+    except OSError as error:
+        # a full disk must not hide what the ranks say of their end
+        if error.errno not in FULL:
+            raise
     if cut is None:
         assert exit_code is not None
         return outcome(attempt_dir, exit_code, hosts, ranks_per_node)

@@ -60,6 +60,7 @@ def test_a_full_disk_ends_points_with_a_reason_and_with_room_again_the_same_comm
     for slug, status in disk.status().items():
         assert status["status"] == "failed"
         assert status["reason"].startswith(f"the disk of {disk.points()[slug]} is full; ")
+        assert "launch.json" not in status["reason"], "what could not be written either hides no reason"
     [path] = disk.folder.rglob("events.jsonl")
     records, torn = read_lines(path)
     assert torn is None
