@@ -103,12 +103,9 @@ def test_a_job_that_a_person_requeues_goes_on_with_its_point(cluster: Cluster, t
     whole(run_dir, attempts=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("lose", "find"),
-    [
-        pytest.param(("crash",), ("boot",), id="crashed"),
-        pytest.param(("link", "down"), ("link", "up"), marks=pytest.mark.slow, id="cut-off"),
-    ],
+    ("lose", "find"), [(("crash",), ("boot",)), (("link", "down"), ("link", "up"))], ids=["crashed", "cut-off"]
 )
 def test_a_spare_host_takes_the_place_of_one_that_is_lost(
     cluster: Cluster, tmp_path: Path, lose: tuple[str, ...], find: tuple[str, ...]

@@ -116,6 +116,7 @@ def on_a_full_disk(folder: str, kind: str, mode: str) -> tuple[str, list[dict]]:
     trained, _ = build((kind, {}))
     checkpoints, told = opened(trained, Path(folder), mode)
     for step, _ in steps(trained, range(1, 3)):
+        checkpoints.wait()
         if step == 2 and dist.get_rank() == 1:
             # to its writes this is what a full disk is: so much and no more
             resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
