@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from launch.local import carriers
+
 TESTS = Path(__file__).parent
 STAND_IN = (
     "import sys, launch.torchrun as t; t.WORKER = 'study_standin'; from harness.cli import main; sys.exit(main())"
@@ -54,6 +58,10 @@ class Command:
 
     def status(self, study: str = "default") -> dict[str, dict[str, Any]]:
         return {slug: json.loads((path / "status.json").read_text()) for slug, path in self.points(study).items()}
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process of every point of the folder."""
+        return [process for process, marker in carriers() if marker.startswith(str(self.folder))]
 
     def files(self) -> list[Path]:
         return sorted(self.folder.rglob("*"))

@@ -11,7 +11,6 @@ import pytest
 from study_command import QUICK, Command, wait_for
 
 from harness.study import lease
-from launch.environment import MARKER
 from launch.local import marked
 
 
@@ -20,31 +19,19 @@ def command(tmp_path: Path) -> Command:
     return Command(tmp_path, {})
 
 
-def members(command: Command) -> list[psutil.Process]:
-    """Every process of every point of the command's folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARKER, "").startswith(str(command.folder)):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interruption_ends_a_stubborn_tree_and_tells_the_truth(
     command: Command, number: signal.Signals, code: int
 ) -> None:
     process = command.start("run", "-m", "gpus_per_node=2", "seed=0,1", *QUICK, stand_in="stubborn")
     # The launcher, two ranks, and what each of them has started.
-    wait_for(lambda: len(members(command)) >= 5)
+    wait_for(lambda: len(command.processes()) >= 5)
     time.sleep(0.5)
     start = time.monotonic()
     process.send_signal(number)
     out, err = process.communicate(timeout=15)
     assert time.monotonic() - start < 10
-    assert members(command) == []
+    assert command.processes() == []
     assert process.returncode == code, err
     statuses = sorted((status["status"], status["reason"]) for status in command.status().values())
     name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
@@ -57,7 +44,7 @@ def test_a_timeout_ends_everything_before_the_next_point_starts(command: Command
     words = ("run", "-m", "gpus_per_node=2", "seed=0,1", "launcher.timeout_s=6", *QUICK)
     ended = command(*words, stand_in="stubborn")
     assert ended.returncode == 1
-    assert members(command) == []
+    assert command.processes() == []
     assert {status["status"] for status in command.status().values()} == {"timeout"}
     assert "still running after launcher.timeout_s=6" in ended.stdout
     launches = [json.loads(path.read_text()) for path in command.folder.rglob("launch.json")]
@@ -67,18 +54,18 @@ def test_a_timeout_ends_everything_before_the_next_point_starts(command: Command
 
 def test_what_a_dead_controller_left_running_is_ended_before_any_other_point_starts(command: Command) -> None:
     process = command.start("run", "study=first", "gpus_per_node=2", *QUICK, stand_in="stubborn")
-    wait_for(lambda: len(members(command)) >= 5)
+    wait_for(lambda: len(command.processes()) >= 5)
     process.kill()
     process.communicate()
     ended = command("run", "study=second", *QUICK, stand_in="ok")
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert members(command) == []
+    assert command.processes() == []
 
 
 def test_what_a_point_leaves_behind_is_gone_before_it_is_ok(command: Command) -> None:
     ended = command("run", *QUICK, stand_in="leaving")
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert members(command) == []
+    assert command.processes() == []
     assert "ok, 1,000 tokens/s, loss 4" in ended.stdout
 
 
@@ -133,7 +120,7 @@ def test_a_single_point_out_of_memory_is_no_success(command: Command) -> None:
 
 def test_a_point_held_elsewhere_is_left_alone(command: Command) -> None:
     running = command.start("run", *QUICK, stand_in="endless")
-    wait_for(lambda: members(command))
+    wait_for(lambda: command.processes())
     second = command("run", *QUICK, stand_in="ok")
     assert second.returncode == 0
     assert f"skipped, held by process {running.pid} on " in second.stdout
@@ -144,10 +131,10 @@ def test_a_point_held_elsewhere_is_left_alone(command: Command) -> None:
 
 def test_after_a_killed_controller_its_processes_end_and_the_point_runs_again(command: Command) -> None:
     running = command.start("run", "gpus_per_node=2", *QUICK, stand_in="stubborn")
-    wait_for(lambda: len(members(command)) >= 5)
+    wait_for(lambda: len(command.processes()) >= 5)
     running.kill()
     running.communicate()
-    left = members(command)
+    left = command.processes()
     assert len(left) >= 5
     [path] = command.points().values()
     assert lease.holder(path) is None
@@ -191,12 +178,12 @@ def test_a_vanished_disk_fails_points_and_not_the_controller(command: Command) -
 
 def test_who_was_suspended_and_taken_over_changes_nothing_more(command: Command) -> None:
     running = command.start("run", *QUICK, stand_in="endless")
-    wait_for(lambda: len(members(command)) >= 2)
+    wait_for(lambda: len(command.processes()) >= 2)
     running.send_signal(signal.SIGSTOP)
     [path] = command.points().values()
     (path / "lease.1.json").write_text(json.dumps({**lease.ourselves(), "host": "elsewhere"}))
     before = (path / "status.json").read_bytes()
-    for process in members(command):
+    for process in command.processes():
         process.kill()
     running.send_signal(signal.SIGCONT)
     out, err = running.communicate(timeout=30)

@@ -18,7 +18,6 @@ from harness.analysis.goodput import doubts, ledger
 from harness.analysis.read import read_point
 from harness.analysis.steps import kept
 from harness.study.attempts import following, fruitless
-from launch.environment import MARKER
 from launch.local import marked
 
 WORDS = ("run", "gpus_per_node=2", *QUICK)
@@ -240,7 +239,7 @@ def test_ranks_that_somebody_else_has_told_to_end_are_started_again(command: Com
 @pytest.mark.parametrize("words", [KEPT, ()], ids=["checkpoints", "none"])
 def test_ctrl_c_does_not_wait_for_a_checkpoint(command: Command, words: tuple[str, ...]) -> None:
     running = command.start(*WORDS, *words, stand_in="stubborn")
-    wait_for(lambda: len(members(command)) >= 5)
+    wait_for(lambda: len(command.processes()) >= 5)
     time.sleep(0.5)
     if words:
         running.send_signal(signal.SIGTERM)
@@ -251,14 +250,3 @@ def test_ctrl_c_does_not_wait_for_a_checkpoint(command: Command, words: tuple[st
     running.communicate(timeout=15)
     assert time.monotonic() - begin < 10
     assert (running.returncode, status(command)["reason"]) == (130, "ended by Ctrl-C of the controller")
-
-
-def members(command: Command) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARKER, "").startswith(str(command.folder)):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
