@@ -17,14 +17,12 @@ import torch
 import torch.distributed as dist
 
 from harness.place import Place
+from harness.plan.dumps import COLLECTED
 from harness.recorder import gloo, nccl
 from harness.recorder.events import SCHEMA, finite
 from harness.recorder.flight import Entry
 from harness.recorder.groups import OTHER, Groups, members
 from harness.recorder.progress import Progress
-
-COLLECTED = 64
-"""Ranks, from the first on, whose dumps are collected in any case; of the others only those that wait for nobody."""
 
 LAST_ENTRIES = 50
 """Entries of the flight recorder that are told beside those under way."""

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.plan.dumps import COLLECTED
 from harness.study.files import read_json
 from launch.environment import SOURCE
 
 Record = dict[str, Any]
-
-COLLECTED = 64
-"""Ranks that always leave a dump if they can; of others there is one only where they waited for nobody."""
 
 FOREIGN = re.compile(r"/site-packages/|/dist-packages/|/lib/python3\.\d+/|^<")
 """Files of frames that are neither the harness's nor a person's."""
