@@ -111,10 +111,10 @@ def run(
                 if place.rank == 0:
                     told = surroundings(place, hosts, files.folder / "logs", environment)
                     files.write("start", **told, **describe(config, trained, data), matmul=matmul)
+                between = open_between(config, run_dir, trained, stop, recorder.pause, recorder.write)
                 settle()
                 if place.cuda:  # the device builds on when the host is done
                     torch.cuda.synchronize()
-            between = open_between(config, run_dir, trained, stop, recorder.pause, recorder.write)
             if attempt > 0:
                 with files.phase("restore"):
                     between.restore()

@@ -154,6 +154,7 @@ class Strategy(ABC):
 
     def share(self) -> State:
         """What this rank writes of the state that training goes on from, as it stands between two steps."""
+        begin(self.optimizer, self.model.parameters())
         return share_of(state_of(self.parts, self.optimizer), self.mesh)
 
     def save(self, folder: Path, share: State, group: dist.ProcessGroup | None = None) -> list[Path]:

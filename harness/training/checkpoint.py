@@ -32,8 +32,11 @@ class Checkpoints:
         self.device, self.rank, self.ranks = trained.device, dist.get_rank(), dist.get_world_size()
         self.behind = chosen.mode == "async"
         self.group = dist.new_group(backend="gloo") if self.behind else None
-        # pinned, the copy is as fast as the bus, and made once
-        self.stager = BlockingAsyncStager(cache_staged_state_dict=self.device.type == "cuda")
+        pinned = self.behind and self.device.type == "cuda"
+        # into pinned memory a copy is as fast as the bus; it is found now, for that takes longer than any copy
+        self.stager = BlockingAsyncStager(cache_staged_state_dict=pinned)
+        if pinned:
+            self.stager.stage(trained.share())
         self.writing: Future[None] | None = None
         self.error: OSError | None = None
 
