@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Cluster
+from lab import SCALE, Cluster
 
 from harness.analysis.goodput import doubts, ledger
 from harness.analysis.read import Point, read_point
@@ -82,16 +82,41 @@ def test_a_job_that_is_signalled_goes_on_when_slurm_starts_it_anew(cluster: Clus
 @pytest.mark.slow
 def test_a_point_that_is_longer_than_its_job_may_be_goes_on_in_the_next(cluster: Cluster, tmp_path: Path) -> None:
     """Slurm looks at jobs' times now and then: the signal may come half a minute early."""
-    words = ("nodes=1", "launcher.time=2", "launcher.signal_lead_s=30", "steps=100000")
-    job, run_dir = submitted(cluster, tmp_path, *words)
+    slow = ("faults=slow", "faults.step=2", "faults.seconds=0.2")
+    job, run_dir = submitted(cluster, tmp_path, "nodes=1", "launcher.time=2", "launcher.signal_lead_s=45", *slow)
     until(lambda: status(run_dir)["status"] == "queued" and status(run_dir)["attempt"] == 0, run_dir)
     assert status(run_dir)["reason"].startswith("told to end by SIGTERM; stopped after step ")
     assert status(run_dir)["job"] == job
-    at(run_dir, last(run_dir, 0) + 1, attempt=1)
+    until(lambda: status(run_dir)["status"] == "ok", run_dir, 280)
+    point = whole(run_dir, attempts=len(list((run_dir / "attempts").iterdir())))
+    assert min(record["step"] for record in point.events[1] if record["kind"] == "step") == last(run_dir, 0) + 1
+
+
+@pytest.mark.slow
+def test_a_study_in_one_allocation_goes_on_in_the_next(cluster: Cluster, tmp_path: Path) -> None:
+    words = (*WORDS, *CHECKPOINTS, "launcher.requeue=true", f"root={tmp_path}", "study=again")
+    job = cluster.submit("--nodes=2", "--time=10", "--signal=B:USR2@60", str(SCALE), *words, cwd=tmp_path)
+    points = tmp_path / "again" / "points"
+    until(lambda: len(list(points.glob("*/config.yaml"))) == 2, tmp_path)
+    until(lambda: any('"step": 100,' in path.read_text() for path in points.glob("*/attempts/0/events.jsonl")), points)
+    cluster.slurm("scancel", "--signal=USR2", "--batch", job)
+    cluster.wait([job])
+    run_dirs = {read_point(path).config.nodes: path for path in points.iterdir()}
+    attempts = {nodes: len(list((path / "attempts").iterdir())) for nodes, path in run_dirs.items()}
+    assert sorted(attempts.values()) == [1, 2]
+    interrupted = max(attempts, key=lambda nodes: attempts[nodes])
+    whole(run_dirs[interrupted], attempts=2)
+    assert status(run_dirs[3 - interrupted])["status"] == "ok"
+
+
+@pytest.mark.slow
+def test_a_job_that_is_cancelled_is_not_started_anew(cluster: Cluster, tmp_path: Path) -> None:
+    job, run_dir = submitted(cluster, tmp_path, "nodes=1", "steps=100000")
+    at(run_dir, 100)
     cluster.slurm("scancel", job)
     cluster.wait([job])
     until(lambda: status(run_dir)["status"] == "preempted", run_dir)
-    assert not cluster.slurm("squeue", "-h", "-j", job, check=False), "a job that was cancelled is not started anew"
+    assert not cluster.slurm("squeue", "-h", "-j", job, check=False)
 
 
 @pytest.mark.slow
