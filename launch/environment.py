@@ -31,9 +31,12 @@ RECORDED = re.compile(
 # images carry it as a label of their own, and NCCL does not read it
 LABELS = frozenset({"NCCL_VERSION"})
 SECRET = re.compile(r"key|token|secret|(?<!by)pass|credential|auth|psk", re.IGNORECASE)
-# what services' keys look like, and an address with a password, whatever the name they stand under
+# what services' keys look like, tokens, private keys, and addresses with a password in them or in their query,
+# whatever the name they stand under
 KEY = re.compile(
     r"\b(?:hf_|gh[oprsu]_|github_pat_|glpat-|xox[abeprs]-|sk-|AKIA|ASIA|wandb_v1_)[\w-]{16,}|\w+://[^/\s]*:[^/\s]*@"
+    r"|\beyJ[\w-]{6,}\.[\w-]+\.[\w-]*|-----BEGIN [A-Z ]*PRIVATE KEY-----|\b[Bb]earer\s+[\w.~+/-]{16,}"
+    r"|[?&;](?i:[\w.-]*(?:key|token|secret|pass\w*|sig|signature|credential))=[^&\s]+"
 )
 
 

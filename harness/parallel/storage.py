@@ -51,6 +51,14 @@ def load(folder: Path, state: State) -> None:
     state_dict_loader.load(state, storage_reader=Reader(folder))
 
 
+def check(path: Path) -> None:
+    """Raise for a file of a checkpoint that asks for any type but tensors and plain values; no tensor is read."""
+    if path.name == ".metadata":
+        Reader(path.parent).read_metadata()
+    elif path.suffix == ".pt":
+        torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+
+
 def told(error: CheckpointException) -> str:
     """Which rank failed first, and with what."""
     rank, (cause, _) = min(error.failures.items())

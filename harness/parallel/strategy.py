@@ -22,7 +22,7 @@ from harness.parallel.optimizer import adamw, begin
 from harness.parallel.options import TYPES, Options
 from harness.parallel.pipeline import Pipeline, split
 from harness.parallel.state import State, share_of, state_of
-from harness.parallel.storage import load, save
+from harness.parallel.storage import check, load, save
 from harness.parallel.tensor import loss_in_parallel, tensor_parallel
 
 Microbatch = tuple[Tensor, Tensor]
@@ -163,6 +163,10 @@ class Strategy(ABC):
         All ranks at once, which meet in `group`, or else in the group of all. OSError where a file cannot be written.
         """
         return save(folder, share, group)
+
+    def check(self, path: Path) -> None:
+        """Raise for a file that a checkpoint lists and that holds other types than a strategy writes."""
+        check(path)
 
     def load(self, folder: Path) -> None:
         """Take up the state that a folder holds, whatever ranks and degrees wrote it; all ranks at once."""

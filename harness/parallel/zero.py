@@ -201,6 +201,11 @@ class ZeRO(Strategy):
         rank = dist.get_rank()
         return [path for path in sorted(folder.rglob("*")) if path.is_file() and rank_of(path) == rank]
 
+    def check(self, path: Path) -> None:
+        """Raise for a file that holds types which neither torch nor DeepSpeed writes."""
+        if path.suffix == ".pt":
+            load_plain(path, map_location="cpu", mmap=True)
+
     def load(self, folder: Path) -> None:
         """Take up the state that a folder holds, whatever number of ranks wrote it with the same stage."""
         if len(optimizer_files(folder / TAG)) == dist.get_world_size():

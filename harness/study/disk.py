@@ -31,7 +31,8 @@ def conclude(held: Lease, outcome: Outcome, attempt: int) -> Outcome:
     """Write how a held point ended, with what is wrong with its disk; a point that can't say its end has failed."""
     run_dir = held.path.parent
     try:
-        if not run_dir.is_dir():
+        # a rank may have made folders of its own there again
+        if not (run_dir / "config.yaml").exists():
             return Outcome("failed", f"{run_dir} is gone" + (f"; {outcome.reason}" if outcome != TAKEN_OVER else ""))
         if not held.ours():
             return TAKEN_OVER

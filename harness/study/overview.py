@@ -89,7 +89,8 @@ def entry(run_dir: Path, ended: set[str]) -> dict[str, Any]:
 def lines(document: dict[str, Any]) -> Iterator[str]:
     """The same for a person."""
     counts = ", ".join(f"{number} {status}" for status, number in document["counts"].items())
-    yield f"study {document['study']}: {counts or 'no points yet'}"
+    unread = "none of its points can be read" if document["warnings"] else "no points yet"
+    yield f"study {document['study']}: {counts or unread}"
     width = max((len(point["slug"]) for point in document["points"]), default=0)
     for point in document["points"]:
         notes = ", ".join(remarks(point, Path(document["path"]) / "points" / point["slug"]))

@@ -61,6 +61,8 @@ def plant(point: Point) -> None:
     draft = point.study_dir / f".{point.slug}.{uuid.uuid4().hex}"
     try:
         draft.mkdir()
+        if not (point.study_dir / "study.json").exists():  # removed with its study while that ran
+            write_json(point.study_dir / "study.json", study_document(point.config.study))
         write_text(draft / "config.yaml", yaml_of(point))
         write_status(draft, "pending")
         os.rename(draft, point.run_dir)

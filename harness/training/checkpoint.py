@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -148,9 +148,19 @@ class Checkpoints:
         files, damage = self._from_first(manifest.read(path) if self.rank == 0 else None)
         if damage is None:
             everyone: list[Any] = [None] * self.ranks
-            dist.all_gather_object(everyone, manifest.damage(path, files, sorted(files)[self.rank :: self.ranks]))
+            mine = sorted(files)[self.rank :: self.ranks]
+            dist.all_gather_object(everyone, manifest.damage(path, files, mine) or self._foreign(path, mine))
             damage = next(filter(None, everyone), None)
         return damage
+
+    def _foreign(self, path: Path, names: Sequence[str]) -> str | None:
+        """Which of some whole files of a checkpoint holds what no strategy writes, or None."""
+        for name in names:
+            try:
+                self.trained.check(path / name)
+            except Exception as error:  # a pickle that is none of ours can fail in any way
+                return f"{name} holds more than tensors and plain values ({type(error).__name__})"
+        return None
 
     def _from_first(self, value: Any) -> Any:
         """What the first rank has."""

@@ -42,7 +42,7 @@ def step_of(path: Path) -> int:
 
 def remove_drafts(folder: Path) -> None:
     """Remove what writers have left that were killed."""
-    for path in folder.glob(".*") if folder.is_dir() else ():
+    for path in folder.glob(".step-*") if folder.is_dir() else ():
         shutil.rmtree(path)
 
 
@@ -97,9 +97,13 @@ def read(path: Path) -> tuple[dict[str, Listed], str | None]:
     """The files that a checkpoint should have, or what is wrong with its manifest."""
     try:
         document: dict[str, Any] = json.loads((path / MANIFEST).read_text())
+        if document["step"] != step_of(path):
+            return {}, f"{MANIFEST} is that of step {document['step']}"
         return document["files"], None
     except FileNotFoundError:
         return {}, f"{MANIFEST} is missing"
+    except NotADirectoryError:
+        return {}, "it is no folder"
     except (ValueError, KeyError, TypeError):
         return {}, f"{MANIFEST} is not readable"
 

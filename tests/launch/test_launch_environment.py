@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from launch import torchrun
-from launch.environment import Environment, build, changed, masked
+from launch.environment import Environment, build, changed, masked, secret
 
 SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
@@ -183,6 +183,29 @@ def test_the_record_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_command_line_loses_its_secrets(word: str, shown: str) -> None:
     assert masked([word]) == [shown]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "hf_plantedplantedplanted",
+        "https://me:planted@host",
+        "https://host/x?X-Amz-Signature=planted",
+        "/a:/b?password=planted",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJwbGFudGVkIn0.planted",
+        "-----BEGIN RSA PRIVATE KEY-----planted",
+        "Bearer plantedplantedplanted",
+    ],
+)
+def test_what_looks_like_a_secret_is_one_under_any_name(value: str) -> None:
+    assert secret("launcher.partition", value)
+
+
+@pytest.mark.parametrize(
+    "value", ["asia-southeast-gpu-partition", "https://host/x?page=2", "mlx5_0:1,mlx5_1:1", "task"]
+)
+def test_plain_values_are_none(value: str) -> None:
+    assert not secret("launcher.partition", value)
 
 
 def test_the_script_survives_hostile_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,8 @@ DAMAGES = {
     ".metadata is missing": lambda path: (path / ".metadata").unlink(),
     "manifest.json is missing": lambda path: (path / "manifest.json").unlink(),
     "manifest.json is not readable": lambda path: (path / "manifest.json").write_text("{"),
+    "manifest.json is that of step 3": lambda path: shutil.copy(path.parents[1] / "step-00000003/manifest.json", path),
+    "it is no folder": lambda path: (shutil.rmtree(path), path.touch()),
 }
 
 
@@ -97,7 +99,7 @@ def test_a_damaged_one_is_passed_over_with_a_warning(folder: Path) -> None:
 def test_damage_of_any_kind_is_found(folder: Path) -> None:
     whole = folder / "step-00000004"
     for said, spoil in DAMAGES.items():
-        spoilt = shutil.copytree(whole, folder / "spoilt", dirs_exist_ok=True)
+        spoilt = shutil.copytree(whole, folder / "spoilt" / whole.name, dirs_exist_ok=True)
         spoil(spoilt)
         files, damage = manifest.read(spoilt)
         assert said in (damage or manifest.damage(spoilt, files, sorted(files)))
@@ -152,6 +154,28 @@ def test_nothing_but_tensors_is_loaded(folder: Path, monkeypatch, tmp_path) -> N
     with pytest.raises(pickle.UnpicklingError):
         zero_files.load_plain("zero_pp_rank_0_mp_rank_00_optim_states.pt")
     assert not Path("planted").exists()
+
+
+@pytest.mark.parametrize("name", [".metadata", "random-00001.pt"])
+def test_one_with_another_type_in_it_is_passed_over_and_nothing_of_it_is_run(folder: Path, tmp_path, name) -> None:
+    path = folder / "step-00000004"
+    planted = {"planted": Touching(str(tmp_path / "planted"))}
+    torch.save(planted, path / name) if name.endswith(".pt") else (path / name).write_bytes(pickle.dumps(planted))
+    document = json.loads((path / "manifest.json").read_text())
+    document["files"][name] = manifest.listed(path / name)
+    (path / "manifest.json").write_text(json.dumps(document))
+    (first, told), (second, _) = run_ranks(2, restored, str(folder))
+    assert first == second == 3
+    assert f"damaged and passed over: {name} holds more than tensors and plain values" in told[0]["message"]
+    assert not (tmp_path / "planted").exists()
+
+
+class Touching:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (Path(self.path),)
 
 
 def killed(root: str, seconds: float, mode: str) -> int:
