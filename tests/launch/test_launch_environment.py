@@ -167,8 +167,8 @@ def test_the_record_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:
     document = environment.document()
     assert document["other"] == {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_JOB_ID": "17"}
     written = json.dumps(document) + torchrun.script(["true"], environment, Path("/s/p/slug"))
-    for secret in (*SECRETS.values(), "private"):
-        assert secret not in written
+    for planted in (*SECRETS.values(), "private"):
+        assert planted not in written
 
 
 @pytest.mark.parametrize(

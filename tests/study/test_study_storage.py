@@ -129,6 +129,7 @@ def test_a_point_whose_folder_is_gone_has_failed_and_was_not_taken_over(tmp_path
 
 
 def test_a_points_last_words_have_their_space_kept_and_without_it_the_end_is_told_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
     held = lease.acquire(tmp_path)
     assert held is not None
     with held:
