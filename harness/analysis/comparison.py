@@ -1,4 +1,4 @@
-"""Strategies and NCCL settings compared, scale by scale: how much faster one is, and whether chance may be behind it."""
+"""Strategies and NCCL settings compared, scale by scale: how much faster one is, and whether that may be chance."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -115,7 +115,9 @@ def _comparison(
 
 def _holm(found: list[Comparison]) -> list[Comparison]:
     """With the p that a study of so many comparisons leaves of each (Holm 1979)."""
-    tested = sorted((index for index, one in enumerate(found) if one.p is not None), key=lambda index: found[index].p or 0.0)
+    tested = sorted(
+        (index for index, one in enumerate(found) if one.p is not None), key=lambda index: found[index].p or 0.0
+    )
     adjusted = list(found)
     most = 0.0
     for place, index in enumerate(tested):

@@ -60,9 +60,10 @@ def ratio(part: Interval, base: Interval) -> Interval:
     value = part.value / base.value
     if part.freedom is None or base.freedom is None:
         return Interval(value)
-    sides = [(side.half / student(side.freedom), side.freedom) for side in (part, base)]
+    ours = part.half / student(part.freedom), part.freedom
+    theirs = base.half / student(base.freedom), base.freedom
     repeats = part.kind == base.kind == "repeats"
-    error, freedom = pooled(*sides) if repeats else welch(*sides)
+    error, freedom = pooled(ours, theirs) if repeats else welch(ours, theirs)
     return around(value, student(freedom) * error, "repeats" if repeats else "within-run", freedom)
 
 
