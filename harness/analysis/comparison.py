@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from harness.analysis.efficiency import Curve, Scale
-from harness.analysis.intervals import Interval, around, difference, ratio, significance, student
+from harness.analysis.intervals import LEVEL, Interval, around, difference, ratio, significance, student
 from harness.analysis.summary import Row
 
-LEVEL = 0.05
 PLAIN = "default"
 """The NCCL setting that the others of a strategy are compared with, where a study has it."""
 
