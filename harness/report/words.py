@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+from harness.analysis.comparability import Difference
 from harness.analysis.efficiency import Curve
+from harness.analysis.fingerprint import RECORDED
 from harness.analysis.intervals import Interval
 from harness.analysis.summary import Row
 from harness.config import OPERATIONS
@@ -10,17 +12,8 @@ from harness.config import OPERATIONS
 NONE = "–"
 BEYOND_IDEAL = 1.1
 _CHECKPOINTING = {"none": "no activation checkpointing", "full": "full activation checkpointing"}
-# What should be one and the same behind all figures of a study, and what it is called.
-ALIKE = {
-    "git_sha": "commit",
-    "git_dirty": "uncommitted changes",
-    "torch": "torch",
-    "nccl_version": "NCCL",
-    "driver": "driver",
-    "device_name": "device",
-    "nccl_ambient": "ambient NCCL variables",
-    "nccl_files": "hidden NCCL files",
-}
+MOST_NAMED = 8
+"""Groups of points that one sentence names."""
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -107,15 +100,31 @@ def attained_alone(rows: Sequence[Row]) -> list[str]:
     return sentences
 
 
-def differences(rows: Sequence[Row]) -> list[str]:
-    """One sentence for each thing that is not the same behind all `ok` points, with its values."""
-    ok = [row for row in rows if row["status"] == "ok"]
-    found = {title: sorted({_value(row[key]) for row in ok}) for key, title in ALIKE.items()}
-    return [
-        f"The ok points do not have the same {title}: {'; '.join(values)}. Compare them with care."
-        for title, values in found.items()
-        if len(values) > 1
+def differences(found: Sequence[Difference], over: str) -> list[str]:
+    """One sentence for each field in which `ok` points differ, with its values and what came of it.
+
+    over: what points scale over, as `unit` says.
+    """
+    return [_difference(each, over) for each in found]
+
+
+def _difference(found: Difference, over: str) -> str:
+    guessed = " Where it is unknown beside one known value, it is taken to be that." * found.unknown
+    if found.outcome == "said":
+        values = "; ".join(sorted({same.value for same in found.groups}))
+        where = "At one scale the" if RECORDED[found.field].one_scale else "The"
+        return f"{where} ok points do not have the same {found.title}: {values}. Compare them with care.{guessed}"
+    told = [
+        f"{same.curve} {same.value} on {', '.join(map(str, same.gpus[:-1]))}{' and ' * (len(same.gpus) > 1)}"
+        f"{_count(same.gpus[-1], over)}"
+        for same in found.groups[:MOST_NAMED]
     ]
+    more = f"; and {len(found.groups) - MOST_NAMED} more" * (len(found.groups) > MOST_NAMED)
+    values = "; ".join(told) + more
+    if found.outcome == "joined":
+        return f"Joined although they differ in {found.title}, as --join={found.field} asked: {values}.{guessed}"
+    remedy = f"--join={found.field} joins them all the same."
+    return f"Not joined into one curve, for they differ in {found.title}: {values}; {remedy}{guessed}"
 
 
 def ran(rows: Sequence[Row]) -> list[str]:
@@ -174,12 +183,6 @@ def _beyond(curve: Curve, rows: Sequence[Row], over: str) -> str:
     above = [row for row in rows if row["curve"] == curve.name and row["gpus"] > curve.largest.gpus]
     ends = dict.fromkeys(f"{_count(row['gpus'], over)}: {row['status']}" for row in above)
     return f" At {'; '.join(ends)}." if ends else ""
-
-
-def _value(value: str | bool | None) -> str:
-    if value is None:
-        return "unknown"
-    return ("yes" if value else "no") if isinstance(value, bool) else value or "none"
 
 
 def _many(number: int, thing: str) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from harness.analysis.points import Gathered, gather
 from harness.analysis.read import read_study
 from harness.report import tables
 from harness.report.page import page
-from harness.report.words import differences, headline, ran, tally
+from harness.report.words import differences, headline, ran, tally, unit
 
 SCHEMA = 1
 TIMED = (
@@ -35,14 +36,15 @@ TIMED = (
 """The columns of collectives.csv after slug and label: fields of `benchmark` records."""
 
 
-def report(study_dir: Path | str) -> dict[str, Any]:
+def report(study_dir: Path | str, join: Sequence[str] = ()) -> dict[str, Any]:
     """Write the report into the study's folder, each file at once; return what it says, ready for JSON.
 
-    `points` are the rows of points.csv, `curves` the scales with intervals, `paths` the written files. ValueError
-    where the folder is no study of this version or cannot be written.
+    `points` are the rows of points.csv, `curves` the scales with intervals, `differences` what is not alike in points
+    that are compared, `paths` the written files. Points that differ in the fields of `join` are one curve all the same.
+    ValueError where the folder is no study of this version or cannot be written, and for a field that is none.
     """
     study = read_study(Path(study_dir))
-    gathered = gather(study)
+    gathered = gather(study, join)
     frame = gathered.frame
     rows = frame.to_dicts()
     found = curves(rows)
@@ -59,7 +61,8 @@ def report(study_dir: Path | str) -> dict[str, Any]:
         "headline": headline(rows, found),
         "points": rows,
         "curves": [dataclasses.asdict(curve) for curve in found],
-        "warnings": [*study.warnings, *differences(rows)],
+        "warnings": [*study.warnings, *differences(gathered.differences, unit(rows))],
+        "differences": [dataclasses.asdict(difference) for difference in gathered.differences],
         "paths": {name: str((folder / file).absolute()) for name, file in paths.items()},
     }
     try:
