@@ -225,8 +225,8 @@ def goodput_verb(arguments: argparse.Namespace) -> int:
 def compare_verb(arguments: argparse.Namespace) -> int:
     from harness.report.compare import compare, side_by_side
 
-    folders = [study_dir(argparse.Namespace(study=name, root=arguments.root)) for name in (arguments.old, arguments.new)]
-    document = compare(*folders)
+    old, new = (argparse.Namespace(study=name, root=arguments.root) for name in (arguments.old, arguments.new))
+    document = compare(study_dir(old), study_dir(new))
     if arguments.json:
         sys.stdout.write(dump(document))
     else:

@@ -71,7 +71,8 @@ def gate(points: Sequence[Candidate], join: Sequence[str] = ()) -> list[Differen
     """Give points that are not comparable curves of their own, named after what tells them apart; all differences.
 
     Only `ok` points decide, by value. A value that is not known goes with the one that is known on its curve; where
-    several are, nobody can say with which, and it has a curve of its own. Points that are not `ok` go where they can be.
+    several are, nobody can say with which, and it has a curve of its own. A point that is not `ok` goes to the only one
+    that it can be on.
     """
     found: dict[str, Curves] = defaultdict(dict)
     for curve, everyone in _curves(points).items():

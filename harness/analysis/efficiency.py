@@ -14,6 +14,7 @@ from harness.analysis.summary import Row
 from harness.config import Config
 from harness.plan.workload import times_collectives, titles
 
+
 @dataclass(frozen=True)
 class Scale:
     """A curve's points of one size: tokens/s and efficiency, means over repeats."""
@@ -63,8 +64,8 @@ def name_rows(
     no_part = RECORDED.keys() | unasked(join)
     work = [{key: value for key, value in found.items() if key not in no_part} for found in prints]
     for details in (scalings, work):
-        for index, text in _differences({index: (stems[index], extras[index]) for index in range(len(rows))}, details):
-            extras[index] += text
+        for index, words in _differences({index: (stems[index], extras[index]) for index in range(len(rows))}, details):
+            extras[index] += words
     points = [
         Candidate(stem + extra, row["nodes"], row["gpus"], row["status"] == "ok", found)
         for stem, extra, row, found in zip(stems, extras, rows, prints, strict=True)
@@ -84,7 +85,7 @@ def _mark(row: Row, point: Candidate) -> None:
     own = ", ".join(f"{RECORDED[name].title} {text(point.print[name])}" for name in point.joined)
     row["joined_over"] = ", ".join(point.joined)
     row["curve"] = f"{point.curve} (joined over {titles})"
-    remark = f"joined with points of another {titles}; its own: {own}"
+    remark = f"joined with points of another {titles}, its own: {own}"
     row["warnings"] = "; ".join(filter(None, (row["warnings"], remark)))
 
 

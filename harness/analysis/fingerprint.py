@@ -173,7 +173,8 @@ def _environment(environment: Record) -> Fingerprint:
         return {}
     gone = {LABEL, *environment["cleared"], *environment["requested"], *environment["added"]}
     ambient = {name: value for name, value in environment["ambient"].items() if name not in gone}
-    files = {(Path(file["path"]).name, file["sha256"] or "unreadable") for file in environment["files"] if file["exists"]}
+    there = [file for file in environment["files"] if file["exists"]]
+    files = {(Path(file["path"]).name, file["sha256"] or "unreadable") for file in there}
     return {
         "nccl_ambient": " ".join(f"{name}={value}" for name, value in sorted(ambient.items())),
         "nccl_files": " ".join(f"{name}:{sha256[:12]}" for name, sha256 in sorted(files)),

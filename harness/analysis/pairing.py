@@ -1,4 +1,4 @@
-"""Two studies side by side: which of their scales did the same work, and what the new one's speed is of the old one's."""
+"""Two studies side by side: which of their scales did the same work, and how fast the new is against the old."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -87,7 +87,8 @@ def pair(old: Gathered, new: Gathered) -> tuple[list[Pair], list[Placed], list[P
     for side, found in enumerate((before, after)):
         for one in found:
             by_key[one.key][side].append(one)
-    pairs, taken = [], set()
+    pairs: list[Pair] = []
+    taken: set[int] = set()
     for olds, news in by_key.values():
         fits = [(_cost(a.print, b.print), a.scale.label, b.scale.label, a, b) for a, b in product(olds, news)]
         for *_, a, b in sorted(fits, key=lambda fit: fit[:3]):

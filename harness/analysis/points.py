@@ -150,7 +150,7 @@ def points(study: Study) -> pl.DataFrame:
 
 
 def gather(study: Study, join: Sequence[str] = ()) -> Gathered:
-    """Read every point of a study, one after the other; its curves are joined over the fields of fingerprints in `join`.
+    """Read every point of a study, one after the other; curves are joined over the fields of `join`.
 
     ValueError for a field that keeps no points apart.
     """

@@ -60,8 +60,8 @@ class Telemetry:
     """A point's telemetry in numbers; None for what nobody measured.
 
     `power_w_gpu` is the mean over GPUs, `power_w` the sum, None where one of the GPUs did not tell. `throttled` names
-    GPUs and reasons; it is "none" where GPUs told and none was. `power_cap` has every cap that was enforced on one of the
-    GPUs: `700 W`, or `500 W, 700 W`. `warnings` are sentences.
+    GPUs and reasons; it is "none" where GPUs told and none was. `power_cap` has every cap that was enforced on one of
+    the GPUs: `700 W`, or `500 W, 700 W`. `warnings` are sentences.
     """
 
     power_w_gpu: float | None

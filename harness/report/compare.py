@@ -57,10 +57,10 @@ def side_by_side(document: dict[str, Any]) -> RenderableType:
     old, new = document["old"]["study"], document["new"]["study"]
     # Text, not str: names must not be read as markup.
     changed = [f"  {each['title']}: {each['old']} → {each['new']}" for each in document["changed"]]
-    above = [f"What changed from {old} to {new}:" if changed else f"Nothing known changed from {old} to {new}.", *changed]
+    above = f"What changed from {old} to {new}:" if changed else f"Nothing known changed from {old} to {new}."
     below = [f"not paired: {each['study']} {each['label']}: {each['reason']}" for each in document["unpaired"]]
     below += document["warnings"]
-    parts: list[RenderableType] = [Text("\n".join(above))]
+    parts: list[RenderableType] = [Text("\n".join([above, *changed]))]
     parts.append(_table(document["pairs"]) if document["pairs"] else Text("No two points could be paired."))
     return Group(*parts, Text("\n".join(below))) if below else Group(*parts)
 

@@ -13,7 +13,7 @@ NONE = "–"
 BEYOND_IDEAL = 1.1
 _CHECKPOINTING = {"none": "no activation checkpointing", "full": "full activation checkpointing"}
 MOST_NAMED = 8
-"""Groups of points that one sentence names."""
+"""Curves that one sentence names."""
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -114,17 +114,17 @@ def _difference(found: Difference, over: str) -> str:
         values = "; ".join(sorted({same.value for same in found.groups}))
         where = "At one scale the" if RECORDED[found.field].one_scale else "The"
         return f"{where} ok points do not have the same {found.title}: {values}. Compare them with care.{guessed}"
-    told = [
-        f"{same.curve} {same.value} on {', '.join(map(str, same.gpus[:-1]))}{' and ' * (len(same.gpus) > 1)}"
-        f"{_count(same.gpus[-1], over)}"
-        for same in found.groups[:MOST_NAMED]
-    ]
-    more = f"; and {len(found.groups) - MOST_NAMED} more" * (len(found.groups) > MOST_NAMED)
-    values = "; ".join(told) + more
+    curves: dict[str, list[str]] = {}
+    for same in found.groups:
+        *smaller, largest = same.gpus
+        sizes = f"{', '.join(map(str, smaller))} and " * bool(smaller) + _count(largest, over)
+        curves.setdefault(same.curve, []).append(f"{same.value} on {sizes}")
+    told = [f"{curve} ({'; '.join(values)})" for curve, values in curves.items()]
+    where = ", ".join(told[:MOST_NAMED]) + f" and {len(told) - MOST_NAMED} more" * (len(told) > MOST_NAMED)
     if found.outcome == "joined":
-        return f"Joined although they differ in {found.title}, as --join={found.field} asked: {values}.{guessed}"
-    remedy = f"--join={found.field} joins them all the same."
-    return f"Not joined into one curve, for they differ in {found.title}: {values}; {remedy}{guessed}"
+        what = f"Points are joined although they differ in {found.title}, as --join={found.field} asked"
+        return f"{what}: {where}.{guessed}"
+    return f"Points that differ in {found.title} are not joined: {where}. With --join={found.field} they are.{guessed}"
 
 
 def ran(rows: Sequence[Row]) -> list[str]:

@@ -76,11 +76,8 @@ def test_points_that_differ_are_not_joined_and_the_field_is_named(unlike):
     assert curves == {f"tiny-ddp {title} {usual}": [1, 2], f"tiny-ddp {title} {other}": [4]}
     largest = next(row for row in document["points"] if row["gpus"] == 4)
     assert (largest["baseline"], largest["efficiency"]) == (f"tiny-ddp-n1x4 {title} {other}", 1)
-    groups = sorted([f"tiny-ddp {usual} on 1 and 2 ranks", f"tiny-ddp {other} on 4 ranks"])
-    sentence = (
-        f"Not joined into one curve, for they differ in {title}: {'; '.join(groups)}; "
-        f"--join={field} joins them all the same."
-    )
+    groups = "; ".join(sorted([f"{usual} on 1 and 2 ranks", f"{other} on 4 ranks"]))
+    sentence = f"Points that differ in {title} are not joined: tiny-ddp ({groups}). With --join={field} they are."
     assert document["warnings"] == [sentence]
     assert sentence in Path(document["paths"]["summary"]).read_text()
 
@@ -94,9 +91,10 @@ def test_a_person_can_join_them_and_it_is_seen_everywhere(unlike):
     assert [scale["gpus"] for scale in curve["scales"]] == [1, 2, 4]
     assert document["headline"][0].startswith(f"tiny-ddp {mark} keeps ")
     [warning] = document["warnings"]
-    assert warning.startswith(f"Joined although they differ in {title}, as --join={field} asked: tiny-ddp ")
+    assert warning.startswith(f"Points are joined although they differ in {title}, as --join={field} asked: tiny-ddp (")
     assert usual in warning and other in warning
-    rows = list(csv.DictReader(Path(document["paths"]["points"]).open()))
+    with open(document["paths"]["points"]) as file:
+        rows = list(csv.DictReader(file))
     assert {row["joined_over"] for row in rows} == {field}
     assert [f"its own: {title} {usual}" in row["warnings"] for row in rows] == [True, True, False]
     for written in ("page", "summary"):
@@ -110,7 +108,7 @@ def test_what_was_asked_for_otherwise_is_joined_with_what_it_changes(tmp_path):
     assert [curve["name"] for curve in report(study)["curves"]] == ["tiny-ddp local_batch=1", "tiny-ddp local_batch=4"]
     document = report(study, ["tokens_per_step"])
     assert [curve["name"] for curve in document["curves"]] == ["tiny-ddp (joined over tokens per step)"]
-    assert "tiny-ddp 512 per GPU (local_batch=4) on 2 ranks" in document["warnings"][0]
+    assert "512 per GPU (local_batch=4) on 2 ranks" in document["warnings"][0]
 
 
 def test_a_field_that_keeps_nothing_apart_cannot_be_joined_over(tmp_path):
@@ -148,7 +146,7 @@ def test_what_follows_from_scale_is_no_difference(tmp_path):
     study = make_study(tmp_path)
 
     def ways(*told):
-        return {"hosts": ["any"], "nccl": {"version": None, "transports": told or None, "network": "IB", "env": {}}}
+        return {"nccl": {"version": None, "transports": list(told) or None, "network": "IB", "env": {}}}
 
     add(study, 1, begin=ways())
     add(study, 8, begin=ways("P2P/CUMEM"))

@@ -347,18 +347,15 @@ def test_what_differs_between_ok_points_is_named_with_its_values(tmp_path):
         "uncommitted changes": "no; yes",
     }
     apart = {
-        "ambient NCCL variables": "tiny-fsdp NCCL_ALGO=Tree NCCL_PROTO=Simple on 1 rank; tiny-fsdp none on 2 ranks; "
-        "--join=nccl_ambient",
-        "hidden NCCL files": "tiny-ddp nccl.conf:aaaaaaaaaaaa on 2 ranks; tiny-ddp none on 1 rank; --join=nccl_files",
-        "torch": "tiny-fsdp 2.12 on 1 rank; tiny-fsdp 2.13 on 2 ranks; --join=torch",
+        "ambient NCCL variables": "tiny-fsdp (NCCL_ALGO=Tree NCCL_PROTO=Simple on 1 rank; none on 2 ranks). "
+        "With --join=nccl_ambient",
+        "hidden NCCL files": "tiny-ddp (nccl.conf:aaaaaaaaaaaa on 2 ranks; none on 1 rank). With --join=nccl_files",
+        "torch": "tiny-fsdp (2.12 on 1 rank; 2.13 on 2 ranks). With --join=torch",
     }
     sentences = {
         title: f"The ok points do not have the same {title}: {values}. Compare them with care."
         for title, values in said.items()
-    } | {
-        title: f"Not joined into one curve, for they differ in {title}: {values} joins them all the same."
-        for title, values in apart.items()
-    }
+    } | {title: f"Points that differ in {title} are not joined: {values} they are." for title, values in apart.items()}
     order = ("device", *list(apart)[:2], "NCCL", "driver", "torch", "commit", "uncommitted changes")
     sentences = [sentences[title] for title in order]
     assert document["warnings"] == sentences
