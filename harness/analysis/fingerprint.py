@@ -101,7 +101,7 @@ def recorded(point: Point, row: Row) -> Fingerprint:
     on_cpu = ("processor", "cores", "threads") if start.get("device") == "cpu" else ()
     found = {
         "tokens_per_step": _tokens(row),
-        "parameters": start.get("parameters"),
+        "parameters": row.get("parameters"),
         **{f"type_{name}": types.get(name) for name in TYPES},
         "data_sha256": (start.get("data") or {}).get("sha256"),
         "gpu_links": gpu_links(start.get("topology")),

@@ -117,12 +117,12 @@ def together(prints: Iterable[Fingerprint]) -> Fingerprint:
     return {name: _one(values) for name, values in found.items()}
 
 
-def of_studies(old: Gathered, new: Gathered, pairs: Sequence[Pair]) -> list[Change]:
-    """What is not alike between the `ok` points of two studies as wholes; what follows from scale, between pairs."""
+def changed(old: Gathered, new: Gathered, pairs: Sequence[Pair]) -> list[Change]:
+    """What is not alike in the pairs; without any, what the `ok` points of the two studies recorded otherwise."""
+    if pairs:
+        return list(dict.fromkeys(change for made in pairs for change in (*made.refused, *made.changed)))
     whole = changes(*(together(study.prints[slug] for slug in _ok(study)) for study in (old, new)))
-    found = [change for change in whole if not (change.field in RECORDED and RECORDED[change.field].one_scale)]
-    paired = [change for made in pairs for change in made.changed]
-    return found + list(dict.fromkeys(c for c in paired if c.field in RECORDED and RECORDED[c.field].one_scale))
+    return [change for change in whole if change.field in RECORDED and not RECORDED[change.field].one_scale]
 
 
 def _one(values: set[Value]) -> Value:

@@ -1,6 +1,8 @@
 """Two studies side by side: ratios of what did the same work, what changed, and what has no partner."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -63,7 +65,7 @@ def test_what_changed_is_said_first_and_what_has_no_partner_last(studies):
     document = compare(*studies)
     changed = {change["title"]: (change["old"], change["new"]) for change in document["changed"]}
     assert changed["NCCL"] == ("2.27.3", "2.28.9")
-    assert changed["seq_len"] == ("128", "128, 256")
+    assert changed["seq_len"] == ("128", "256")
     assert [(one["study"], one["label"].split()[0]) for one in document["unpaired"]] == [
         ("june", "tiny-fsdp-n1x2"),
         ("july", "tiny-ddp-n1x8"),
@@ -72,8 +74,13 @@ def test_what_changed_is_said_first_and_what_has_no_partner_last(studies):
     text = printed(document)
     assert text.startswith("What changed from june to july:\n")
     assert "  NCCL: 2.27.3 → 2.28.9\n" in text
+    assert "  seq_len: 128 → 256 (in 1 of 3 pairs)\n" in text
     assert "0.800 [" in text
-    assert text.index("NCCL: 2.27.3") < text.index("slower") < text.index("not paired: june tiny-fsdp-n1x2: july has")
+    assert (
+        text.index("NCCL: 2.27.3")
+        < text.index("slower")
+        < text.index("Not paired from june (july has no other ok point")
+    )
 
 
 def test_a_study_is_as_fast_as_itself_and_nothing_changed(studies):
@@ -93,10 +100,11 @@ def test_nothing_is_written(studies):
 def test_studies_without_a_common_scale_have_no_pairs(tmp_path):
     old, new = make_study(tmp_path, "small"), make_study(tmp_path, "large")
     add(old, make_config(gpus=1))
-    add(new, make_config(gpus=64))
+    add(new, make_config(gpus=64), nccl="2.28.9")
     document = compare(old, new)
     assert document["pairs"] == []
     assert len(document["unpaired"]) == 2
+    assert [change["title"] for change in document["changed"]] == ["NCCL"]
     assert "No two points could be paired." in printed(document)
 
 
@@ -131,3 +139,12 @@ def test_the_verb_prints_and_takes_folders_and_names(studies, tmp_path):
     wrong = command("report", "june", "--root", ".", "--join=power")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("harness: --join=power: no field that keeps points apart; ")
+
+
+def test_the_example_of_the_docs_prints_what_it_shows():
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "comparability.md").read_text()
+    [(words, shown)] = re.findall(r"```\n\$ harness (compare .*)\n((?:.*\n)*?)…\n```", page)
+    printed = Command(root, {})(*words.split()).stdout.splitlines()
+    lines = shown.splitlines()
+    assert [line.rstrip() for line in printed[: len(lines)]] == lines
