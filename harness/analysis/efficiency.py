@@ -85,7 +85,7 @@ def _mark(row: Row, point: Candidate) -> None:
     own = ", ".join(f"{RECORDED[name].title} {text(point.print[name])}" for name in point.joined)
     row["joined_over"] = ", ".join(point.joined)
     row["curve"] = f"{point.curve} (joined over {titles})"
-    remark = f"joined with points of another {titles}, its own: {own}"
+    remark = f"joined with points that differ from its {own}"
     row["warnings"] = "; ".join(filter(None, (row["warnings"], remark)))
 
 

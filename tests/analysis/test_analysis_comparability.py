@@ -96,7 +96,7 @@ def test_a_person_can_join_them_and_it_is_seen_everywhere(unlike):
     with open(document["paths"]["points"]) as file:
         rows = list(csv.DictReader(file))
     assert {row["joined_over"] for row in rows} == {field}
-    assert [f"its own: {title} {usual}" in row["warnings"] for row in rows] == [True, True, False]
+    assert [f"differ from its {title} {usual}" in row["warnings"] for row in rows] == [True, True, False]
     for written in ("page", "summary"):
         assert mark in Path(document["paths"][written]).read_text()
 
