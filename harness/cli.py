@@ -108,6 +108,8 @@ def parser() -> argparse.ArgumentParser:
         add_study(reader)
         reader.add_argument("--json", action="store_true", help="one JSON document on standard output instead")
         reader.set_defaults(verb=verb)
+    joined = "make one curve of points that differ in these fields of docs/comparability.md, and say so"
+    verbs.choices["report"].add_argument("--join", default="", metavar="FIELD,…", help=joined)
     follow = "show how they stand anew as it changes, until none waits or runs"
     verbs.choices["status"].add_argument("--watch", action="store_true", help=follow)
 
@@ -115,6 +117,13 @@ def parser() -> argparse.ArgumentParser:
     goodput.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a point's folder: studies/STUDY/points/SLUG")
     goodput.add_argument("--json", action="store_true", help="one JSON document on standard output instead")
     goodput.set_defaults(verb=goodput_verb)
+
+    compare = verbs.add_parser("compare", help="what changed from one study to another, and how much faster it is")
+    compare.add_argument("old", metavar="STUDY_A", help="a study's name under the root, or its folder")
+    compare.add_argument("new", metavar="STUDY_B", help="the one that is divided by it")
+    compare.add_argument("--root", default="studies", help="folder that holds the studies (default: studies)")
+    compare.add_argument("--json", action="store_true", help="one JSON document on standard output instead")
+    compare.set_defaults(verb=compare_verb)
 
     publish = verbs.add_parser("publish", help="send a study elsewhere")
     targets = publish.add_subparsers(required=True, metavar="TARGET")
@@ -188,7 +197,7 @@ def status_verb(arguments: argparse.Namespace) -> int:
 def report_verb(arguments: argparse.Namespace) -> int:
     from harness.report import report, table
 
-    document = report(study_dir(arguments))
+    document = report(study_dir(arguments), [name for name in arguments.join.split(",") if name])
     if arguments.json:
         sys.stdout.write(dump(document))
         return 0
@@ -210,6 +219,18 @@ def goodput_verb(arguments: argparse.Namespace) -> int:
         sys.stdout.write(dump(document))
     else:
         show(waterfall(document))
+    return 0
+
+
+def compare_verb(arguments: argparse.Namespace) -> int:
+    from harness.report.compare import compare, side_by_side
+
+    old, new = (argparse.Namespace(study=name, root=arguments.root) for name in (arguments.old, arguments.new))
+    document = compare(study_dir(old), study_dir(new))
+    if arguments.json:
+        sys.stdout.write(dump(document))
+    else:
+        show(side_by_side(document))
     return 0
 
 

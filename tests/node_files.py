@@ -17,6 +17,7 @@ def make_gpu(index: int, energy_j: float | None, **changes: Any) -> dict[str, An
         "index": index,
         "energy_j": energy_j,
         "power_w": 600.0,
+        "power_limit_w": 700.0,
         "clock_sm_mhz": 1500,
         "clock_memory_mhz": 3201,
         "throttling": [],

@@ -5,26 +5,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.analysis.comparability import Candidate, Difference, gate, unasked
+from harness.analysis.fingerprint import RECORDED, Fingerprint, text
 from harness.analysis.goodput import goodput_efficiency
 from harness.analysis.intervals import Interval, over_repeats, ratio, step_freedom
 from harness.analysis.summary import Row
 from harness.config import Config
-from harness.fields import walk
-from harness.plan.workload import concerns, times_collectives, titles
-
-# A curve runs over scale and repeats; these name neither the work nor how it is done.
-NOT_THE_CURVE = (
-    "study",
-    "root",
-    "nodes",
-    "gpus_per_node",
-    "repeat",
-    "repeats",
-    "rerun",
-    "launcher",
-    "record",
-    "hardware",
-)
+from harness.plan.workload import times_collectives, titles
 
 
 @dataclass(frozen=True)
@@ -41,11 +28,15 @@ class Scale:
 
 @dataclass(frozen=True)
 class Curve:
-    """Points that differ in scale and repeat alone, smallest first; the first scale is the baseline."""
+    """Points that differ in scale and repeat alone, smallest first; the first scale is the baseline.
+
+    `joined_over` are the fields in which they differ as well, because a person asked to join them.
+    """
 
     name: str
     scaling: str
     scales: list[Scale]
+    joined_over: list[str]
 
     @property
     def baseline(self) -> Scale:
@@ -56,26 +47,45 @@ class Curve:
         return self.scales[-1]
 
 
-def name_rows(rows: Sequence[Row], configs: Sequence[Config]) -> None:
+def name_rows(
+    rows: Sequence[Row], configs: Sequence[Config], prints: Sequence[Fingerprint], join: Sequence[str] = ()
+) -> list[Difference]:
     """Give each row its `label`, such as `tiny-ddp-n1x1`, and the name of its `curve`, such as `tiny-ddp`.
 
-    Names say model and strategy, and beyond them only what tells this study's curves apart. What `ok` points measured
-    counts as well: on other devices or with another number of tokens a step they are another curve.
+    Names say model and strategy, and beyond them only what tells this study's curves apart: first what was asked for,
+    then in what points are not comparable, but for the fields over which to `join` them. These are in `joined_over`
+    and part of the curve's name. Returned is in what `ok` points differ beyond what was asked for.
     """
     stems = ["-".join(titles(config)) for config in configs]
     extras = ["" if config.nccl.name == "default" else f"-{config.nccl.name}" for config in configs]
     # By the way of scaling first: what differs between a weak and a strong curve does not tell either from its like.
     scalings = [{"scaling": None if times_collectives(config) else config.scaling} for config in configs]
-    for details in (scalings, [_work(config) for config in configs]):
-        for index, text in _differences({index: (stems[index], extras[index]) for index in range(len(rows))}, details):
-            extras[index] += text
-    ok = [index for index, row in enumerate(rows) if row["status"] == "ok"]
-    facts = [_facts(row) for row in rows]
-    for index, text in _differences({index: (stems[index], extras[index]) for index in ok}, facts):
-        extras[index] += text
-    for row, config, stem, extra in zip(rows, configs, stems, extras, strict=True):
-        row["label"] = f"{stem}-n{config.nodes}x{config.gpus_per_node}{extra}"
-        row["curve"] = stem + extra
+    no_part = RECORDED.keys() | unasked(join)
+    work = [{key: value for key, value in found.items() if key not in no_part} for found in prints]
+    for details in (scalings, work):
+        for index, words in _differences({index: (stems[index], extras[index]) for index in range(len(rows))}, details):
+            extras[index] += words
+    points = [
+        Candidate(stem + extra, row["nodes"], row["gpus"], row["status"] == "ok", found)
+        for stem, extra, row, found in zip(stems, extras, rows, prints, strict=True)
+    ]
+    differences = gate(points, join)
+    for row, config, stem, point in zip(rows, configs, stems, points, strict=True):
+        row["label"] = f"{stem}-n{config.nodes}x{config.gpus_per_node}{point.curve.removeprefix(stem)}"
+        row["curve"] = point.curve
+        if point.joined:
+            _mark(row, point)
+    return differences
+
+
+def _mark(row: Row, point: Candidate) -> None:
+    """Show of a row that its curve is one only because a person asked."""
+    titles = ", ".join(RECORDED[name].title for name in point.joined)
+    own = ", ".join(f"{RECORDED[name].title} {text(point.print[name])}" for name in point.joined)
+    row["joined_over"] = ", ".join(point.joined)
+    row["curve"] = f"{point.curve} (joined over {titles})"
+    remark = f"joined with points that differ from its {own}"
+    row["warnings"] = "; ".join(filter(None, (row["warnings"], remark)))
 
 
 def curves(rows: Iterable[Row]) -> list[Curve]:
@@ -120,6 +130,7 @@ def _curve(name: str, scales: list[list[Row]]) -> Curve:
             )
             for repeats in scales
         ],
+        list(filter(None, (scales[0][0].get("joined_over") or "").split(", "))),
     )
 
 
@@ -148,22 +159,6 @@ def _estimate(values: list[tuple[Row, float]]) -> Interval:
 def _ratio(part: Interval, base: Interval, is_baseline: bool) -> Interval:
     """A speed over the baseline's. The baseline itself has no interval."""
     return Interval(part.value / base.value) if is_baseline else ratio(part, base)
-
-
-def _work(config: Config) -> dict[str, Any]:
-    work = {}
-    for key, _ in walk():
-        if key.split(".")[0] not in NOT_THE_CURVE:
-            value: Any = config
-            for part in key.split("."):
-                value = getattr(value, part)
-            work[key] = value if concerns(config, key) else None
-    return work
-
-
-def _facts(row: Row) -> dict[str, Any]:
-    tokens = "tokens_per_gpu_step" if row["scaling"] == "weak" else "tokens_per_step"
-    return {key: row.get(key) for key in ("backend", "device_name", tokens)}
 
 
 def _differences(names: dict[int, tuple[str, str]], details: Sequence[dict[str, Any]]) -> Iterator[tuple[int, str]]:

@@ -1,11 +1,14 @@
 """The table of a study's points, as in points.csv, and the curves of its benchmarks of collectives."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from harness.analysis.attainable import COMPARED, Bandwidth, InStep, Setting, columns, entries, in_step, placed, setting
+from harness.analysis.comparability import Difference, check_join
 from harness.analysis.efficiency import fill_rows, name_rows
+from harness.analysis.fingerprint import Fingerprint, asked, recorded
 from harness.analysis.goodput import BUCKETS
 from harness.analysis.parts import PARTS
 from harness.analysis.read import Study
@@ -13,6 +16,9 @@ from harness.analysis.steps import first
 from harness.analysis.summary import summarise
 from harness.config import OPERATIONS
 from harness.plan.workload import times_collectives
+
+FINGERPRINT = ("power_cap", "data_sha256", "gpu_links", "nccl_network", "nccl_transports")
+"""What of a point's fingerprint has no column elsewhere."""
 
 # The first 30 columns are a contract, in name and order; what comes after them may grow.
 COLUMNS: dict[str, type[pl.DataType]] = {
@@ -124,16 +130,23 @@ COLUMNS: dict[str, type[pl.DataType]] = {
     "straggler_host": pl.String,
     "sampled_step_s": pl.Float64,
     **{f"part_{name}_s": pl.Float64 for name in PARTS},
+    "joined_over": pl.String,
+    **dict.fromkeys(FINGERPRINT, pl.String),
 }
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """A study's points in numbers: their rows, the benchmarks' curves, and by slug what lies on them."""
+    """A study's points in numbers: their rows, the benchmarks' curves, and by slug what lies on them.
+
+    `prints` are the points' fingerprints by slug, `differences` what is not alike in them beyond what was asked for.
+    """
 
     frame: pl.DataFrame
     bandwidths: list[Bandwidth]
     in_steps: dict[str, list[InStep]]
+    prints: dict[str, Fingerprint]
+    differences: list[Difference]
 
 
 def points(study: Study) -> pl.DataFrame:
@@ -141,14 +154,20 @@ def points(study: Study) -> pl.DataFrame:
     return gather(study).frame
 
 
-def gather(study: Study) -> Gathered:
-    """Read every point of a study, one after the other."""
+def gather(study: Study, join: Sequence[str] = ()) -> Gathered:
+    """Read every point of a study, one after the other; curves are joined over the fields of `join`.
+
+    ValueError for a field that keeps no points apart.
+    """
+    check_join(join)
     rows, configs = [], []
+    prints: dict[str, Fingerprint] = {}
     curves: list[Bandwidth] = []
     told: dict[str, tuple[Setting, list[InStep]]] = {}
     for point in study:
         try:
             row = {"study": study.name, **summarise(point)}
+            told_of_itself = recorded(point, row)
             if start := first(point.events, "start"):
                 if times_collectives(point.config):
                     curves.append(Bandwidth(point.slug, setting(point, start), entries(point.events)))
@@ -158,15 +177,16 @@ def gather(study: Study) -> Gathered:
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             study.warnings.append(f"point {point.slug} is left out: its records make no sense ({error!r})")
             continue
-        rows.append(row)
+        rows.append(row | {name: told_of_itself[name] for name in FINGERPRINT})
+        prints[point.slug] = {**asked(point.config), **told_of_itself}
         configs.append(point.config)
     ok = {row["slug"] for row in rows if row["status"] == "ok"}
     fitting = [curve for curve in curves if curve.slug in ok]
     in_steps = {slug: placed(operations, at, fitting) for slug, (at, operations) in told.items()}
     for row in rows:
         row |= columns(in_steps.get(row["slug"], []))
-    name_rows(rows, configs)
+    differences = name_rows(rows, configs, list(prints.values()), join)
     fill_rows(rows)
     frame = pl.DataFrame([[row.get(name) for name in COLUMNS] for row in rows], schema=COLUMNS, orient="row")
     frame = frame.sort("model", "parallel", "nccl", "gpus", "nodes", "label", "repeat", nulls_last=True)
-    return Gathered(frame, curves, in_steps)
+    return Gathered(frame, curves, in_steps, prints, differences)

@@ -104,6 +104,7 @@ def summarise(point: Point) -> Row:
         "power_w_gpu": devices.power_w_gpu,
         "clock_sm_mhz_p50": devices.clock_sm_mhz_p50,
         "throttled": devices.throttled,
+        "power_cap": devices.power_cap,
         **_surroundings(point, start),
     }
     if point.launches:

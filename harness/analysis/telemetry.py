@@ -60,13 +60,15 @@ class Telemetry:
     """A point's telemetry in numbers; None for what nobody measured.
 
     `power_w_gpu` is the mean over GPUs, `power_w` the sum, None where one of the GPUs did not tell. `throttled` names
-    GPUs and reasons; it is "none" where GPUs told and none was. `warnings` are sentences.
+    GPUs and reasons; it is "none" where GPUs told and none was. `power_cap` has every cap that was enforced on one of
+    the GPUs: `700 W`, or `500 W, 700 W`. `warnings` are sentences.
     """
 
     power_w_gpu: float | None
     power_w: float | None
     clock_sm_mhz_p50: float | None
     throttled: str | None
+    power_cap: str | None
     warnings: list[str]
 
 
@@ -74,18 +76,23 @@ def telemetry(path: Path, events: Attempts, gpus: int) -> Telemetry:
     """The telemetry of the point in the run directory `path`, which ran on `gpus` GPUs.
 
     Power, clocks and throttling are of the latest attempt that measured, between its first and its last measured step;
-    error counters of all attempts, from each device's first poll to its last.
+    power caps of all polls of the latest attempt; error counters of all attempts, from each device's first poll to its
+    last.
     """
     window = _window(events)
     spans: defaultdict[Gpu, Span] = defaultdict(Span)
     rises: Counter[tuple[str, str, str]] = Counter()
     failures: dict[str, str] = {}
+    caps: set[float] = set()
     for attempt in sorted(events):
         before: dict[tuple[str, str, str], int] = {}
+        caps = set()
         for record in nodes.records(path / "attempts" / str(attempt), "telemetry"):
             host, time = record["host"], record["time"]
             if record["warning"]:
                 failures.setdefault(host, record["warning"])
+            limits = (told.get("power_limit_w") for told in record["gpus"] or ())
+            caps.update(watts for watts in limits if watts is not None)
             for counter, value in _errors(record):
                 # a counter that begins anew has lost nothing that it had told before
                 rises[counter] += max(0, value - before.get(counter, value))
@@ -93,7 +100,7 @@ def telemetry(path: Path, events: Attempts, gpus: int) -> Telemetry:
             if window and window[0] <= time <= window[1]:
                 for told in record["gpus"] or ():
                     spans[host, _name(told)].add(time, told)
-    return _summed(spans, gpus, [*_throttling(spans), *_risen(rises), *_failed(failures)])
+    return _summed(spans, gpus, caps, [*_throttling(spans), *_risen(rises), *_failed(failures)])
 
 
 def _window(events: Attempts) -> tuple[float, float] | None:
@@ -106,7 +113,7 @@ def _window(events: Attempts) -> tuple[float, float] | None:
     return steps[0]["start"], steps[-1]["start"] + steps[-1]["duration_s"]
 
 
-def _summed(spans: dict[Gpu, Span], gpus: int, warnings: list[str]) -> Telemetry:
+def _summed(spans: dict[Gpu, Span], gpus: int, caps: set[float], warnings: list[str]) -> Telemetry:
     powers = [span.power_w for span in spans.values() if span.power_w is not None]
     clocks = sum((span.clocks for span in spans.values()), Counter[int]())
     polled = any(span.polls for span in spans.values())
@@ -116,6 +123,7 @@ def _summed(spans: dict[Gpu, Span], gpus: int, warnings: list[str]) -> Telemetry
         power_w=sum(powers) if len(powers) == gpus else None,
         clock_sm_mhz_p50=float(median(clocks.elements())) if clocks else None,
         throttled=(_listed(throttled) or "none") if polled else None,
+        power_cap=", ".join(f"{watts:g} W" for watts in sorted(caps)) or None,
         warnings=warnings,
     )
 

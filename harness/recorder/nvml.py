@@ -77,6 +77,7 @@ class Gpus:
             # first, since the record's time is taken just before
             "energy_j": ask(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3),
             "power_w": ask(lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3),
+            "power_limit_w": ask(lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1e3),
             "index": ask(lambda: pynvml.nvmlDeviceGetIndex(handle)),
             "clock_sm_mhz": ask(lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)),
             "clock_memory_mhz": ask(lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM)),

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from harness.analysis.breakdown import Breakdown
+from harness.analysis.comparability import Difference
 from harness.analysis.drift import Drift
 from harness.analysis.efficiency import Curve
+from harness.analysis.fingerprint import RECORDED
 from harness.analysis.intervals import Interval
 from harness.analysis.outliers import Outlier
 from harness.analysis.summary import Row
@@ -22,17 +24,8 @@ LOST_TO = {
     "compute": "slower computation",
     "other": "time between operations",
 }
-# What should be one and the same behind all figures of a study, and what it is called.
-ALIKE = {
-    "git_sha": "commit",
-    "git_dirty": "uncommitted changes",
-    "torch": "torch",
-    "nccl_version": "NCCL",
-    "driver": "driver",
-    "device_name": "device",
-    "nccl_ambient": "ambient NCCL variables",
-    "nccl_files": "hidden NCCL files",
-}
+MOST_NAMED = 8
+"""Curves that one sentence names."""
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -127,15 +120,31 @@ def attained_alone(rows: Sequence[Row]) -> list[str]:
     return sentences
 
 
-def differences(rows: Sequence[Row]) -> list[str]:
-    """One sentence for each thing that is not the same behind all `ok` points, with its values."""
-    ok = [row for row in rows if row["status"] == "ok"]
-    found = {title: sorted({_value(row[key]) for row in ok}) for key, title in ALIKE.items()}
-    return [
-        f"The ok points do not have the same {title}: {'; '.join(values)}. Compare them with care."
-        for title, values in found.items()
-        if len(values) > 1
-    ]
+def differences(found: Sequence[Difference], over: str) -> list[str]:
+    """One sentence for each field in which `ok` points differ, with its values and what came of it.
+
+    over: what points scale over, as `unit` says.
+    """
+    return [_difference(each, over) for each in found]
+
+
+def _difference(found: Difference, over: str) -> str:
+    guessed = " Where it is unknown beside one known value, it is taken to be that." * found.unknown
+    if found.outcome == "said":
+        values = "; ".join(sorted({same.value for same in found.groups}))
+        where = "At one scale the" if RECORDED[found.field].one_scale else "The"
+        return f"{where} ok points do not have the same {found.title}: {values}. Compare them with care.{guessed}"
+    curves: dict[str, list[str]] = {}
+    for same in found.groups:
+        *smaller, largest = same.gpus
+        sizes = f"{', '.join(map(str, smaller))} and " * bool(smaller) + _count(largest, over)
+        curves.setdefault(same.curve, []).append(f"{same.value} on {sizes}")
+    told = [f"{curve} ({'; '.join(values)})" for curve, values in curves.items()]
+    where = ", ".join(told[:MOST_NAMED]) + f" and {len(told) - MOST_NAMED} more" * (len(told) > MOST_NAMED)
+    if found.outcome == "joined":
+        what = f"Points are joined although they differ in {found.title}, as --join={found.field} asked"
+        return f"{what}: {where}.{guessed}"
+    return f"Points that differ in {found.title} are not joined: {where}. With --join={found.field} they are.{guessed}"
 
 
 def ran(rows: Sequence[Row]) -> list[str]:
@@ -228,12 +237,6 @@ def _beyond(curve: Curve, rows: Sequence[Row], over: str) -> str:
     above = [row for row in rows if row["curve"] == curve.name and row["gpus"] > curve.largest.gpus]
     ends = dict.fromkeys(f"{_count(row['gpus'], over)}: {row['status']}" for row in above)
     return f" At {'; '.join(ends)}." if ends else ""
-
-
-def _value(value: str | bool | None) -> str:
-    if value is None:
-        return "unknown"
-    return ("yes" if value else "no") if isinstance(value, bool) else value or "none"
 
 
 def _many(number: int, thing: str) -> str:

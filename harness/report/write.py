@@ -19,7 +19,7 @@ from harness.analysis.points import Gathered, gather
 from harness.analysis.read import read_study
 from harness.report import tables
 from harness.report.page import page
-from harness.report.words import differences, drifting, headline, ran, standing_out, tally
+from harness.report.words import differences, drifting, headline, ran, standing_out, tally, unit
 
 SCHEMA = 1
 TIMED = (
@@ -44,15 +44,17 @@ SCALE = ("curve", "scaling", "label", "baseline", "nodes", "gpus", "step_s", "id
 """The columns of breakdown.csv before a part's own: fields of a scale's breakdown."""
 
 
-def report(study_dir: Path | str) -> dict[str, Any]:
+def report(study_dir: Path | str, join: Sequence[str] = ()) -> dict[str, Any]:
     """Write the report into the study's folder, each file at once; return what it says, ready for JSON.
 
     `points` are the rows of points.csv, `curves` the scales with intervals, `breakdown` where each scale's loss comes
     from, `comparisons` those of strategies and NCCL settings, `outliers` and `drift` what stands out among repeats,
-    `paths` the written files. ValueError where the folder is no study of this version or cannot be written.
+    `differences` what is not alike in points that are compared, `paths` the written files. Points that differ in the
+    fields of `join` are one curve all the same. ValueError where the folder is no study of this version or cannot be
+    written, and for a field that is none.
     """
     study = read_study(Path(study_dir))
-    gathered = gather(study)
+    gathered = gather(study, join)
     frame = gathered.frame
     rows = frame.to_dicts()
     found = curves(rows)
@@ -76,7 +78,13 @@ def report(study_dir: Path | str) -> dict[str, Any]:
         "comparisons": [dataclasses.asdict(one) for one in comparisons(rows, found)],
         "outliers": [dataclasses.asdict(one) for one in off],
         "drift": dataclasses.asdict(drifted) if drifted else None,
-        "warnings": [*study.warnings, *differences(rows), *standing_out(off), *drifting(drifted)],
+        "warnings": [
+            *study.warnings,
+            *differences(gathered.differences, unit(rows)),
+            *standing_out(off),
+            *drifting(drifted),
+        ],
+        "differences": [dataclasses.asdict(difference) for difference in gathered.differences],
         "paths": {name: str((folder / file).absolute()) for name, file in paths.items()},
     }
     try:

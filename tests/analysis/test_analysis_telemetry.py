@@ -199,3 +199,17 @@ def test_a_gpu_with_slow_products_is_named(tmp_path):
     begin = {"device": "cuda", "matmul": matmul(7e14, slowest=6.9e14)}
     path = add_point(study, config, [make_attempt(config, SECONDS, begin=begin)])
     assert read_warnings(path) == [""]
+
+
+def test_every_power_cap_that_held_in_the_latest_attempt_is_told(point):
+    path, begin = point
+    older = [make_poll(begin, [make_gpu(0, 1.0, power_limit_w=300.0)])]
+    add_polls(path, older)
+    assert summarise(read_point(path))["power_cap"] == "300 W"
+    untold = make_gpu(2, 1.0)
+    del untold["power_limit_w"]  # as in records written before it was asked for
+    gpus = [make_gpu(0, 1.0, power_limit_w=500.0), make_gpu(1, 1.0, power_limit_w=None), untold]
+    (path / "attempts" / "1").mkdir()
+    (path / "attempts" / "1" / "events.jsonl").write_text("")
+    add_polls(path, [make_poll(begin, gpus), make_poll(begin + 5, [make_gpu(0, 1.0)])], attempt=1)
+    assert summarise(read_point(path))["power_cap"] == "500 W, 700 W"

@@ -45,6 +45,7 @@ def test_energy_rises_by_the_power_under_load():
     assert joules > 0
     # power is a mean of the last second: the load's own, which the first second lacks a part of
     assert joules / seconds == pytest.approx(after["power_w"], rel=0.3)
+    assert after["power_w"] < 1.1 * after["power_limit_w"], "the cap holds"
     assert isinstance(after["throttling"], list)
 
 

@@ -118,6 +118,7 @@ def driver(monkeypatch):
     for name, value in {
         "TotalEnergyConsumption": made.energy,
         "PowerUsage": 650_500,
+        "EnforcedPowerLimit": 700_000,
         "Index": lambda handle: {"GPU-" + ONE: 4, "GPU-" + TWO: 6}[handle],
         "ClockInfo": 1755,
         "CurrentClocksEventReasons": hot,
@@ -141,6 +142,7 @@ def test_gpus_are_told_in_the_units_of_records(driver):
     assert (first["rank"], first["uuid"], first["index"]) == (8, ONE, 4)
     assert (second["rank"], second["uuid"], second["index"]) == (9, TWO, 6)
     assert (first["energy_j"], first["power_w"], first["busy"]) == (1500.0, 650.5, 0.97)
+    assert first["power_limit_w"] == 700.0
     assert (first["clock_sm_mhz"], first["temperature_c"], first["memory_bytes"]) == (1755, 61, 42)
     assert first["nvlink_tx_bytes"] == (2**33 + 138) * 1024
     assert first["nvlink_rx_bytes"] == (2**33 + 139) * 1024
@@ -173,6 +175,7 @@ def test_a_slice_of_a_gpu_has_nulls_and_no_warning(driver, tmp_path):
     assert told[0]["warning"] is None
     (gpu,) = told[0]["gpus"]
     assert (gpu["uuid"], gpu["power_w"], gpu["energy_j"], gpu["throttling"], gpu["index"]) == (SLICE, *[None] * 4)
+    assert gpu["power_limit_w"] is None
 
 
 def test_a_gpu_that_is_lost_in_the_middle_ends_nothing(driver, tmp_path):

@@ -339,20 +339,25 @@ def test_what_differs_between_ok_points_is_named_with_its_values(tmp_path):
     lines = [{**line, **changed} if line["kind"] == "start" else line for line in lines]
     events.write_text("".join(json.dumps(line) + "\n" for line in lines))
     document = report(study)
-    expected = {
-        "commit": "0123456789abcdef; fedcba98",
-        "uncommitted changes": "no; yes",
-        "torch": "2.12; 2.13",
+    said = {
+        "device": "NVIDIA <H200>; unknown",
         "NCCL": "2.27.3; unknown",
         "driver": "570; unknown",
-        "device": "NVIDIA <H200>; unknown",
-        "ambient NCCL variables": "NCCL_ALGO=Ring; NCCL_ALGO=Tree NCCL_PROTO=Simple; none",
-        "hidden NCCL files": "/etc/nccl.conf:aaaaaaaaaaaa; none",
+        "commit": "0123456789abcdef; fedcba98",
+        "uncommitted changes": "no; yes",
     }
-    sentences = [
-        f"The ok points do not have the same {title}: {values}. Compare them with care."
-        for title, values in expected.items()
-    ]
+    apart = {
+        "ambient NCCL variables": "tiny-fsdp (NCCL_ALGO=Tree NCCL_PROTO=Simple on 1 rank; none on 2 ranks). "
+        "With --join=nccl_ambient",
+        "hidden NCCL files": "tiny-ddp (nccl.conf:aaaaaaaaaaaa on 2 ranks; none on 1 rank). With --join=nccl_files",
+        "torch": "tiny-fsdp (2.12 on 1 rank; 2.13 on 2 ranks). With --join=torch",
+    }
+    sentences = {
+        title: f"The ok points do not have the same {title}: {values}. Compare them with care."
+        for title, values in said.items()
+    } | {title: f"Points that differ in {title} are not joined: {values} they are." for title, values in apart.items()}
+    order = ("device", *list(apart)[:2], "NCCL", "driver", "torch", "commit", "uncommitted changes")
+    sentences = [sentences[title] for title in order]
     assert document["warnings"] == sentences
     for sentence in sentences:
         assert escape(sentence) in read(document, "page")
