@@ -1,17 +1,16 @@
 """The table of a study's points, as in points.csv, and the curves of its benchmarks of collectives."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import polars as pl
 
-from harness.analysis.attainable import COMPARED, Bandwidth, InStep, Setting, columns, entries, in_step, placed, setting
+from harness.analysis.accounts import Account, accounts
+from harness.analysis.attainable import COMPARED, Bandwidth, InStep, Setting, columns, placed
 from harness.analysis.efficiency import fill_rows, name_rows
 from harness.analysis.goodput import BUCKETS
 from harness.analysis.read import Study
-from harness.analysis.steps import first
-from harness.analysis.summary import summarise
 from harness.config import OPERATIONS
-from harness.plan.workload import times_collectives
 
 # The first 30 columns are a contract, in name and order; what comes after them may grow.
 COLUMNS: dict[str, type[pl.DataType]] = {
@@ -137,24 +136,24 @@ def points(study: Study) -> pl.DataFrame:
 
 
 def gather(study: Study) -> Gathered:
-    """Read every point of a study, one after the other."""
+    """Read every point of a study; its warnings name those that are left out."""
+    told = list(accounts(study.folders))
+    study.warnings[:] = [each for each in told if isinstance(each, str)]
+    return joined(study.name, [each for each in told if isinstance(each, Account)])
+
+
+def joined(study: str, told_of: Iterable[Account]) -> Gathered:
+    """What points tell only beside each other: names, curves, efficiency, and what their collectives could attain."""
     rows, configs = [], []
     curves: list[Bandwidth] = []
     told: dict[str, tuple[Setting, list[InStep]]] = {}
-    for point in study:
-        try:
-            row = {"study": study.name, **summarise(point)}
-            if start := first(point.events, "start"):
-                if times_collectives(point.config):
-                    curves.append(Bandwidth(point.slug, setting(point, start), entries(point.events)))
-                else:
-                    told[point.slug] = setting(point, start), in_step(point.events)
-        # Damage takes more shapes than can be foreseen, and one damaged point must not cost the others their report.
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            study.warnings.append(f"point {point.slug} is left out: its records make no sense ({error!r})")
-            continue
-        rows.append(row)
-        configs.append(point.config)
+    for account in told_of:
+        rows.append({"study": study, **account.row})
+        configs.append(account.config)
+        if account.bandwidth:
+            curves.append(account.bandwidth)
+        elif account.setting:
+            told[account.row["slug"]] = account.setting, account.in_step
     ok = {row["slug"] for row in rows if row["status"] == "ok"}
     fitting = [curve for curve in curves if curve.slug in ok]
     in_steps = {slug: placed(operations, at, fitting) for slug, (at, operations) in told.items()}
