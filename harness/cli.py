@@ -196,6 +196,7 @@ def watch_verb(arguments: argparse.Namespace) -> int:
 
 
 def report_verb(arguments: argparse.Namespace) -> int:
+    from harness.analysis.accounts import cores
     from harness.report import report, table
 
     if arguments.serve and arguments.json:
@@ -205,7 +206,7 @@ def report_verb(arguments: argparse.Namespace) -> int:
 
         serve(study_dir(arguments), arguments.port)
         return 0
-    document = report(study_dir(arguments))
+    document = report(study_dir(arguments), cores())
     if arguments.json:
         sys.stdout.write(dump(document))
         return 0

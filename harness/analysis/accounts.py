@@ -1,5 +1,6 @@
-"""What a study's table needs of each of its points, one after the other and, where that takes long, on all cores."""
+"""What a study's table needs of each of its points, told by one process or, where that takes long, by several."""
 
+import gc
 import os
 import signal
 import time
@@ -20,9 +21,6 @@ from harness.plan.workload import times_collectives
 ALONE_S = 1.0
 """Seconds of reading after which other processes are worth their start."""
 
-MOST = 8
-"""Processes, each of which holds one point's records."""
-
 
 @dataclass(frozen=True)
 class Account:
@@ -38,14 +36,23 @@ class Account:
     in_step: list[InStep]
 
 
-def accounts(folders: Sequence[Path]) -> Iterator[Account | str]:
-    """Of each run directory in order, or a sentence on why it is left out. No more than a few points lie in memory."""
+def accounts(folders: Sequence[Path], processes: int = 1) -> Iterator[Account | str]:
+    """Of each run directory in order, or a sentence on why it is left out.
+
+    Each process holds the records of one point. More than one only where the program's main module may be imported
+    again, as multiprocessing's do.
+    """
     begun = time.monotonic()
     for number, folder in enumerate(folders):
-        if time.monotonic() - begun > ALONE_S:
-            yield from _on_all_cores(folders[number:])
+        if processes > 1 and time.monotonic() - begun > ALONE_S:
+            yield from _by_several(folders[number:], processes)
             return
         yield account(folder)
+
+
+def cores() -> int:
+    """How many processes can run at once here, at most eight: more would only wait for the disk."""
+    return min(8, len(os.sched_getaffinity(0)))
 
 
 def account(folder: Path) -> Account | str:
@@ -73,15 +80,17 @@ def _account(point: Point) -> Account:
     return Account(row, point.config, at, None, in_step(point.events))
 
 
-def _on_all_cores(folders: Sequence[Path]) -> Iterator[Account | str]:
+def _by_several(folders: Sequence[Path], processes: int) -> Iterator[Account | str]:
     done = 0
-    pool = ProcessPoolExecutor(min(MOST, len(os.sched_getaffinity(0)), len(folders)), get_context("spawn"))
+    # records hold no cycles, and to look for some takes a tenth of the time
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=gc.disable)
     # Ctrl-C is this process's alone to tell: the others inherit that they do not hear it.
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         found = pool.map(account, folders, chunksize=2)
         signal.pthread_sigmask(signal.SIG_SETMASK, heard)
-        for done, each in enumerate(found, 1):
+        for each in found:
+            done += 1
             yield each
     except BrokenProcessPool:  # somebody ended one of them, or none could be started
         yield from map(account, folders[done:])

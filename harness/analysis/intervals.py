@@ -99,7 +99,10 @@ def _bootstrap_error(amount: NDArray[np.float64], duration: NDArray[np.float64],
     block_amount = amount[wrapped % steps].sum(axis=1)
     block_duration = duration[wrapped % steps].sum(axis=1)
     drawn = _draws(steps, blocks)
-    rates = block_amount[drawn].sum(axis=1) / block_duration[drawn].sum(axis=1)
+    # steps of as many tokens each, as nearly always, sum to the same in every draw
+    alike = bool((block_amount == block_amount[0]).all())
+    total = blocks * block_amount[0] if alike else block_amount[drawn].sum(axis=1)
+    rates = total / block_duration[drawn].sum(axis=1)
     # Blocks cover blocks·length of the steps; the error shrinks with the root of what is covered.
     return float(rates.std() * math.sqrt(blocks * length / steps))
 

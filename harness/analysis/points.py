@@ -135,9 +135,9 @@ def points(study: Study) -> pl.DataFrame:
     return gather(study).frame
 
 
-def gather(study: Study) -> Gathered:
+def gather(study: Study, processes: int = 1) -> Gathered:
     """Read every point of a study; its warnings name those that are left out."""
-    told = list(accounts(study.folders))
+    told = list(accounts(study.folders, processes))
     study.warnings[:] = [each for each in told if isinstance(each, str)]
     return joined(study.name, [each for each in told if isinstance(each, Account)])
 

@@ -60,7 +60,9 @@ def sample(step: int, rank: int, gpus: int, time: float, step_s: float, draw: Ra
     waits = [{"rank": draw.randrange(gpus), "wait_s": step_s * 0.01 * draw.random()} for _ in range(min(8, gpus - 1))]
     shares = _shares(step_s * draw.uniform(0.9, 1.1), gpus)
     operations = {"operations": 66 * (gpus > 1), "last": draw.randrange(9) * (gpus > 1)}
-    return made("sample", time, step=step, rank=rank, source="kineto", partial=False, waited_for=waits, **operations, **shares)
+    return made(
+        "sample", time, step=step, rank=rank, source="kineto", partial=False, waited_for=waits, **operations, **shares
+    )
 
 
 def poll(node: int, ranks: range, time: float, since: float, draw: Random) -> Made:
@@ -125,8 +127,8 @@ def _ranks(first: int, lengths: list[float], gpus: int, window: float, time: flo
 
 def _collectives(step: int, time: float, gpus: int, step_s: float) -> Made:
     operations, groups, seconds = [], {}, {}
-    for op, share in (("all_gather", 0.1), ("reduce_scatter", 0.1), ("all_reduce", 0.001)):
-        spent = share * step_s
+    for op in ("all_gather", "reduce_scatter", "all_reduce"):
+        spent = 0.1 * step_s
         for size in (38_000_000, 67_108_864, 71_311_360, 1_050_673_152):
             each = {"duration_s": spent / 66, "busbw": busbw(op, size, spent / 66, gpus)}
             kind = {"op": op, "group": "dp", "group_size": gpus, "bytes": size, "count": 16, "small": False}
@@ -140,7 +142,13 @@ def _collectives(step: int, time: float, gpus: int, step_s: float) -> Made:
 
 def _shares(step_s: float, gpus: int) -> dict[str, float | None]:
     """Where a sampled step went; one rank exchanges nothing."""
-    told = {"transfer_s": 0.18, "wait_s": 0.02, "overlapped_s": 0.15, "exposed_transfer_s": 0.04, "exposed_wait_s": 0.01}
+    told = {
+        "transfer_s": 0.18,
+        "wait_s": 0.02,
+        "overlapped_s": 0.15,
+        "exposed_transfer_s": 0.04,
+        "exposed_wait_s": 0.01,
+    }
     parts: dict[str, float | None] = {name: share * step_s if gpus > 1 else None for name, share in told.items()}
     return {"step_s": step_s, "compute_s": 0.75 * step_s, **parts, "bubble_s": None, "idle_s": 0.05 * step_s}
 

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from harness.analysis.accounts import cores
 from harness.analysis.read import read_study
 from harness.report.write import report
 
@@ -69,7 +70,7 @@ class Page:
         seen = list(self._stamps())
         if seen != self._seen:
             begun = time.monotonic()
-            paths = report(self.study_dir)["paths"]
+            paths = report(self.study_dir, cores())["paths"]
             self.files = {Path(path).name: Path(path) for path in paths.values()}
             self._seen, self._took_s = seen, time.monotonic() - begun
 

@@ -35,14 +35,14 @@ TIMED = (
 """The columns of collectives.csv after slug and label: fields of `benchmark` records."""
 
 
-def report(study_dir: Path | str) -> dict[str, Any]:
+def report(study_dir: Path | str, processes: int = 1) -> dict[str, Any]:
     """Write the report into the study's folder, each file at once; return what it says, ready for JSON.
 
     `points` are the rows of points.csv, `curves` the scales with intervals, `paths` the written files. ValueError
     where the folder is no study of this version or cannot be written.
     """
     study = read_study(Path(study_dir))
-    gathered = gather(study)
+    gathered = gather(study, processes)
     frame = gathered.frame
     rows = frame.to_dicts()
     found = curves(rows)

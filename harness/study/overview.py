@@ -141,8 +141,8 @@ def watch(study_dir: Path, look: Look) -> None:
     for document in looks(study_dir):
         figures, headline = look(document["points"])
         plain = list(lines(document))
-        title, *points = zip(plain, lines(document, figures), strict=True)
-        told = [title, *((line, line) for line in headline), *points]
+        first, *others = zip(plain, lines(document, figures), strict=True)
+        told = [first, *((line, line) for line in headline), *others]
         sys.stdout.writelines(f"{line}\n" for key, line in told if key not in before)
         sys.stdout.flush()
         before = {key for key, _ in told}

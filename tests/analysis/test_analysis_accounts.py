@@ -23,11 +23,11 @@ def test_several_processes_tell_what_one_does(folders: list[Path], monkeypatch: 
     alone = list(accounts.accounts(folders))
     assert [isinstance(each, str) for each in alone] == [False, False, False, False, True]
     monkeypatch.setattr(accounts, "ALONE_S", 0.0)
-    assert list(accounts.accounts(folders)) == alone
+    assert list(accounts.accounts(folders, processes=2)) == alone
 
 
 def test_where_no_process_can_be_started_one_reads_all(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     alone = list(accounts.accounts(folders))
     monkeypatch.setattr(accounts, "ALONE_S", 0.0)
     monkeypatch.setenv("PYTHONHOME", "/nonexistent")
-    assert list(accounts.accounts(folders)) == alone
+    assert list(accounts.accounts(folders, processes=2)) == alone

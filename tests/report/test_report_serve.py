@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,11 +30,12 @@ def server(study: Path) -> Iterator[Server]:
         server.shutdown()
 
 
-def ask(server: Server, path: str, method: str = "GET", host: str | None = None) -> http.client.HTTPResponse:
-    """An answer, its body in `text`."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+def ask(at: Server | int, path: str, method: str = "GET", host: str | None = None) -> http.client.HTTPResponse:
+    """The answer of a server, or of one at a port; its body in `text`."""
+    port = at if isinstance(at, int) else at.server_port
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.putrequest(method, path, skip_host=True)
-    connection.putheader("Host", host or f"localhost:{server.server_port}")
+    connection.putheader("Host", host or f"localhost:{port}")
     connection.endheaders()
     answer = connection.getresponse()
     answer.text = answer.read().decode()
@@ -111,7 +111,7 @@ def test_a_broken_moment_keeps_the_last_page(tmp_path: Path) -> None:
     page = Page(study)
     page.refresh()
     (study / "study.json").write_text("{")
-    with pytest.raises(ValueError, match="has no readable study.json"):
+    with pytest.raises(ValueError, match="has no readable study"):
         page.refresh()
     assert "tiny-ddp keeps 90.0 %" in page.files["index.html"].read_text()
 
@@ -124,8 +124,8 @@ def start(study: Path, *words: str) -> subprocess.Popen[str]:
 def test_the_command_serves_until_ctrl_c(study: Path) -> None:
     with start(study, "--port=0") as process:
         assert process.stdout is not None
-        [address] = re.findall(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
-        assert b"tiny-ddp keeps 90.0 %" in urllib.request.urlopen(address).read()
+        [port] = re.findall(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())
+        assert "tiny-ddp keeps 90.0 %" in ask(int(port), "/").text
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, "")
@@ -135,7 +135,9 @@ def test_a_port_in_use_is_one_sentence(study: Path, server: Server) -> None:
     with start(study, f"--port={server.server_port}") as process:
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (2, "")
-    assert err == f"harness: --port={server.server_port}: cannot be listened on (Address already in use); give another\n"
+    assert (
+        err == f"harness: --port={server.server_port}: cannot be listened on (Address already in use); give another\n"
+    )
 
 
 def test_no_port_beyond_65535(study: Path) -> None:
