@@ -162,7 +162,7 @@ def _gpu(rank: int, index: int, since: float, draw: Random) -> Made:
         "power_w": 650.0 + draw.random(),
         "clock_sm_mhz": 1900 + draw.randrange(80),
         "clock_memory_mhz": 3201,
-        "throttling": ["sw_power_cap"] if draw.random() < 0.05 else [],
+        "throttling": ["sw_power_cap"] if since % 60 == 15 and rank % 97 == 3 else [],
         "temperature_c": 60,
         "memory_bytes": 61_237_457_920,
         "busy": 0.99,

@@ -1,9 +1,11 @@
-"""How long `harness report` takes on large studies, and how much memory: studies that were made, not run."""
+"""How long `harness report` takes on large studies, with how much memory and what pages; they are made, not run."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from statistics import median
@@ -50,6 +52,18 @@ def _resident(process: psutil.Process) -> int:
         return 0
 
 
+def opened(page: Path, browser: str) -> float:
+    """Seconds from a headless Chromium's turning to the page until all of it is loaded and drawn."""
+    script = "<script>addEventListener('load', () => { document.body.dataset.opened = performance.now() })</script>"
+    with tempfile.TemporaryDirectory() as folder:
+        asking = Path(folder) / "page.html"
+        asking.write_text(page.read_text().replace("</body>", f"{script}</body>"))
+        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile"]
+        shown = subprocess.run([*command, "--dump-dom", f"file://{asking}"], capture_output=True, text=True, check=True)
+    [milliseconds] = re.findall(r'data-opened="([0-9.]+)"', shown.stdout)
+    return float(milliseconds) / 1e3
+
+
 def size(study: Path) -> int:
     """Bytes of a study's files."""
     return sum(os.path.getsize(path) for path in study.rglob("*") if path.is_file())
@@ -58,7 +72,12 @@ def size(study: Path) -> int:
 def main() -> int:
     """Make each study once and report on it several times; the interval is from the best run to the worst."""
     shutil.rmtree(FOLDER, ignore_errors=True)
-    checks, sizes = [], {}
+    browser = shutil.which("chromium")
+    if browser is None:
+        sys.stderr.write("bench-report: opens pages in chromium, which is not there; on Debian: apt-get install chromium\n")
+        return 2
+    checks: list[Check] = []
+    sizes = {}
     for name, make, most_s, most_gb in (
         ("1,000 points × 1,000 steps", lambda: make_sweep(FOLDER, 1000, 1000), 15.0, 1.0),
         ("one point of 80,000 ranks", lambda: make_large(FOLDER, 10_000, 50), 60.0, 2.0),
@@ -68,8 +87,10 @@ def main() -> int:
         runs = [measured(study) for _ in range(RUNS)]
         for what, values, bound in zip(("seconds", "GB"), zip(*runs, strict=True), (most_s, most_gb), strict=True):
             checks.append(Check(f"harness report of {name}, {what}", median(values), min(values), max(values), bound))
-        page = os.path.getsize(study / "report" / "index.html") / 1e6
-        checks.append(Check(f"page of {name}, MB", page, page, page, 6.0))
+        page = study / "report" / "index.html"
+        megabytes, opens = os.path.getsize(page) / 1e6, [opened(page, browser) for _ in range(RUNS)]
+        checks.append(Check(f"page of {name}, MB", megabytes, megabytes, megabytes, 6.0))
+        checks.append(Check(f"page of {name} opens, seconds", median(opens), min(opens), max(opens), 3.0))
         shutil.rmtree(study)
     return judge("report", checks, measured={"bytes": sizes})
 

@@ -67,12 +67,15 @@ class Page:
 
     def refresh(self) -> None:
         """Look once. ValueError where the folder is no study, or cannot be written."""
-        seen = list(self._stamps())
-        if seen != self._seen:
-            begun = time.monotonic()
-            paths = report(self.study_dir, cores())["paths"]
-            self.files = {Path(path).name: Path(path) for path in paths.values()}
-            self._seen, self._took_s = seen, time.monotonic() - begun
+        begun = time.monotonic()
+        try:
+            seen = list(self._stamps())
+            if seen != self._seen:
+                paths = report(self.study_dir, cores())["paths"]
+                self.files = {Path(path).name: Path(path) for path in paths.values()}
+                self._seen = seen
+        finally:
+            self._took_s = time.monotonic() - begun
 
     def keep(self) -> None:
         """Look again and again."""
