@@ -74,7 +74,9 @@ def main() -> int:
     shutil.rmtree(FOLDER, ignore_errors=True)
     browser = shutil.which("chromium")
     if browser is None:
-        sys.stderr.write("bench-report: opens pages in chromium, which is not there; on Debian: apt-get install chromium\n")
+        sys.stderr.write(
+            "bench-report: opens pages in chromium, which is not there; on Debian: apt-get install chromium\n"
+        )
         return 2
     checks: list[Check] = []
     sizes = {}
