@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test test-full lint setup bench-cli bench-recorder cluster-study soak
+.PHONY: study test test-full lint setup bench-cli bench-recorder bench-report cluster-study soak
 
 study: setup  ## a first study on this machine, from configuration to its page
 	$(BIN)/harness run -m experiment=demo
@@ -30,6 +30,9 @@ soak: setup  ## a point killed, hung, cut off and starved of its disk, again and
 
 bench-cli: study  ## how long a person waits for the command line; judged, in .bench/cli.json
 	$(BIN)/python -m harness.bench.cli
+
+bench-report: setup  ## how long a report on a large study takes, and how much memory; judged, in .bench/report.json
+	$(BIN)/python -m harness.bench.report
 
 bench-recorder: setup  ## what the recorder costs: pairs of launches with and without it; judged, in .bench/recorder.json
 	$(BIN)/python -m harness.bench.recorder

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PIPE_WIDTH = 160
+PORT = 8600
 EXAMPLES = """\
 examples:
   harness run model=1b parallel=fsdp gpus_per_node=8
@@ -110,8 +111,13 @@ def parser() -> argparse.ArgumentParser:
         reader.set_defaults(verb=verb)
     joined = "make one curve of points that differ in these fields of docs/comparability.md, and say so"
     verbs.choices["report"].add_argument("--join", default="", metavar="FIELD,…", help=joined)
-    follow = "show how they stand anew as it changes, until none waits or runs"
-    verbs.choices["status"].add_argument("--watch", action="store_true", help=follow)
+    serve = "then show the page in a browser of this machine, anew as the study goes on"
+    verbs.choices["report"].add_argument("--serve", action="store_true", help=serve)
+    verbs.choices["report"].add_argument("--port", type=int, default=PORT, help=f"of --serve (default: {PORT})")
+
+    watch = verbs.add_parser("watch", help="follow a study: its points, what they measure, what comes of it")
+    add_study(watch)
+    watch.set_defaults(verb=watch_verb)
 
     goodput = verbs.add_parser("goodput", help="where one point's wall-clock went")
     goodput.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a point's folder: studies/STUDY/points/SLUG")
@@ -182,22 +188,35 @@ def parity_verb(arguments: argparse.Namespace) -> int:
 
 
 def status_verb(arguments: argparse.Namespace) -> int:
-    from harness.study.overview import lines, overview, watch
+    from harness.study.overview import lines, overview
 
-    if arguments.watch and arguments.json:
-        raise ValueError("--watch --json: one document cannot follow a study; give one of the two")
-    if arguments.watch:
-        watch(study_dir(arguments))
-        return 0
     document = overview(study_dir(arguments))
     sys.stdout.write(dump(document) if arguments.json else "\n".join(lines(document)) + "\n")
     return 0
 
 
+def watch_verb(arguments: argparse.Namespace) -> int:
+    from harness.report.watch import Watched
+    from harness.study.overview import watch
+
+    # how points stand only the study knows, and reports read nothing of it
+    watch(study_dir(arguments), Watched(study_dir(arguments)))
+    return 0
+
+
 def report_verb(arguments: argparse.Namespace) -> int:
+    from harness.analysis.accounts import cores
     from harness.report import report, table
 
-    document = report(study_dir(arguments), [name for name in arguments.join.split(",") if name])
+    join = [name for name in arguments.join.split(",") if name]
+    if arguments.serve and arguments.json:
+        raise ValueError("--serve --json: one document cannot follow a study; give one of the two")
+    if arguments.serve:
+        from harness.report.serve import serve
+
+        serve(study_dir(arguments), arguments.port, join)
+        return 0
+    document = report(study_dir(arguments), cores(), join)
     if arguments.json:
         sys.stdout.write(dump(document))
         return 0

@@ -1,11 +1,11 @@
 """The fields of the schema in harness.config: their dotted keys, how a person reads them, and their limits."""
 
 import difflib
+import functools
 import math
 import re
 import types
 import typing
-from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
@@ -14,13 +14,16 @@ from omegaconf import MISSING as FROM_GROUP
 from harness.config import Config
 
 
-def walk(kind: type = Config, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
+@functools.cache
+def walk(kind: type = Config, prefix: str = "") -> list[tuple[str, Field[Any]]]:
     """Every key of the schema, dotted, with its field."""
+    found = []
     for item in fields(kind):
         if is_dataclass(item.type):
-            yield from walk(typing.cast(type, item.type), f"{prefix}{item.name}.")
+            found += walk(typing.cast(type, item.type), f"{prefix}{item.name}.")
         else:
-            yield prefix + item.name, item
+            found.append((prefix + item.name, item))
+    return found
 
 
 def describe(item: Field[Any]) -> str:

@@ -4,7 +4,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.analysis.read import Record, lacking
+import orjson
+
+from harness.analysis.read import Record, complete
 
 
 def records(attempt_dir: Path, kind: str) -> Iterator[Record]:
@@ -20,10 +22,10 @@ def records(attempt_dir: Path, kind: str) -> Iterator[Record]:
                     if mark not in line:
                         continue
                     try:
-                        record = json.loads(line)
+                        record = orjson.loads(line)
                     except ValueError:
                         continue
-                    if isinstance(record, dict) and record.get("kind") == kind and not lacking(record):
+                    if isinstance(record, dict) and record.get("kind") == kind and complete(record):
                         yield record
         except OSError:
             continue

@@ -1,21 +1,19 @@
 """The table of a study's points, as in points.csv, and the curves of its benchmarks of collectives."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from harness.analysis.attainable import COMPARED, Bandwidth, InStep, Setting, columns, entries, in_step, placed, setting
+from harness.analysis.accounts import Account, accounts
+from harness.analysis.attainable import COMPARED, Bandwidth, InStep, Setting, columns, placed
 from harness.analysis.comparability import Difference, check_join
 from harness.analysis.efficiency import fill_rows, name_rows
-from harness.analysis.fingerprint import Fingerprint, asked, recorded
+from harness.analysis.fingerprint import Fingerprint, asked
 from harness.analysis.goodput import BUCKETS
 from harness.analysis.parts import PARTS
 from harness.analysis.read import Study
-from harness.analysis.steps import first
-from harness.analysis.summary import summarise
 from harness.config import OPERATIONS
-from harness.plan.workload import times_collectives
 
 FINGERPRINT = ("power_cap", "data_sha256", "gpu_links", "nccl_network", "nccl_transports")
 """What of a point's fingerprint has no column elsewhere."""
@@ -154,32 +152,32 @@ def points(study: Study) -> pl.DataFrame:
     return gather(study).frame
 
 
-def gather(study: Study, join: Sequence[str] = ()) -> Gathered:
-    """Read every point of a study, one after the other; curves are joined over the fields of `join`.
+def gather(study: Study, processes: int = 1, join: Sequence[str] = ()) -> Gathered:
+    """Read every point of a study; its warnings name those that are left out, curves are joined over `join`'s fields.
 
     ValueError for a field that keeps no points apart.
     """
     check_join(join)
+    told = list(accounts(study.folders, processes))
+    study.warnings[:] = [each for each in told if isinstance(each, str)]
+    return joined(study.name, [each for each in told if isinstance(each, Account)], join)
+
+
+def joined(study: str, told_of: Iterable[Account], join: Sequence[str] = ()) -> Gathered:
+    """What points tell only beside each other: names, curves, efficiency, and what their collectives could attain."""
     rows, configs = [], []
     prints: dict[str, Fingerprint] = {}
     curves: list[Bandwidth] = []
     told: dict[str, tuple[Setting, list[InStep]]] = {}
-    for point in study:
-        try:
-            row = {"study": study.name, **summarise(point)}
-            told_of_itself = recorded(point, row)
-            if start := first(point.events, "start"):
-                if times_collectives(point.config):
-                    curves.append(Bandwidth(point.slug, setting(point, start), entries(point.events)))
-                else:
-                    told[point.slug] = setting(point, start), in_step(point.events)
-        # Damage takes more shapes than can be foreseen, and one damaged point must not cost the others their report.
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            study.warnings.append(f"point {point.slug} is left out: its records make no sense ({error!r})")
-            continue
-        rows.append(row | {name: told_of_itself[name] for name in FINGERPRINT})
-        prints[point.slug] = {**asked(point.config), **told_of_itself}
-        configs.append(point.config)
+    for account in told_of:
+        slug, config = account.row["slug"], account.config
+        rows.append({"study": study, **account.row, **{name: account.recorded[name] for name in FINGERPRINT}})
+        configs.append(config)
+        prints[slug] = {**asked(config), **account.recorded}
+        if account.bandwidth:
+            curves.append(account.bandwidth)
+        elif account.setting:
+            told[slug] = account.setting, account.in_step
     ok = {row["slug"] for row in rows if row["status"] == "ok"}
     fitting = [curve for curve in curves if curve.slug in ok]
     in_steps = {slug: placed(operations, at, fitting) for slug, (at, operations) in told.items()}

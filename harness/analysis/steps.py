@@ -22,9 +22,11 @@ def bounds(events: Attempts) -> dict[int, float]:
     """By attempt, the first step that a later attempt has run: from there on nothing of it is kept."""
     found: dict[int, float] = {}
     bound = math.inf
-    for attempt in sorted(events, reverse=True):
+    attempts = sorted(events, reverse=True)
+    for attempt in attempts:
         found[attempt] = bound
-        bound = min(bound, begun(events[attempt]))
+        if attempt != attempts[-1]:  # nothing lies before the first
+            bound = min(bound, begun(events[attempt]))
     return found
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from harness.analysis import nodes
 from harness.analysis.read import Record
@@ -17,7 +16,11 @@ THROTTLED_SHARE = 0.1
 MOST_NAMED = 8
 """Devices that one sentence names."""
 
-Gpu = tuple[str, str]
+Device = tuple[str, str]
+"""Host, and the device's name on it."""
+
+Counts = dict[str, int | None]
+"""Error counters by name."""
 
 
 @dataclass
@@ -80,26 +83,28 @@ def telemetry(path: Path, events: Attempts, gpus: int) -> Telemetry:
     last.
     """
     window = _window(events)
-    spans: defaultdict[Gpu, Span] = defaultdict(Span)
-    rises: Counter[tuple[str, str, str]] = Counter()
+    spans: defaultdict[Device, Span] = defaultdict(Span)
+    rises: Counter[tuple[Device, str]] = Counter()
     failures: dict[str, str] = {}
     caps: set[float] = set()
     for attempt in sorted(events):
-        before: dict[tuple[str, str, str], int] = {}
-        caps = set()
+        node, before, caps = "", dict[Device, Counts](), set()
         for record in nodes.records(path / "attempts" / str(attempt), "telemetry"):
             host, time = record["host"], record["time"]
+            if host != node:  # a host's records lie together
+                node, before = host, {}
             if record["warning"]:
                 failures.setdefault(host, record["warning"])
-            limits = (told.get("power_limit_w") for told in record["gpus"] or ())
+            limits = (gpu.get("power_limit_w") for gpu in record["gpus"] or ())
             caps.update(watts for watts in limits if watts is not None)
-            for counter, value in _errors(record):
-                # a counter that begins anew has lost nothing that it had told before
-                rises[counter] += max(0, value - before.get(counter, value))
-                before[counter] = value
+            for device, told in _errors(record):
+                known = before.setdefault(device, told)
+                if told != known:
+                    rises.update({(device, name): rise for name, rise in _rises(known, told)})
+                    before[device] = known | {name: count for name, count in told.items() if count is not None}
             if window and window[0] <= time <= window[1]:
-                for told in record["gpus"] or ():
-                    spans[host, _name(told)].add(time, told)
+                for gpu in record["gpus"] or ():
+                    spans[host, _name(gpu)].add(time, gpu)
     return _summed(spans, gpus, caps, [*_throttling(spans), *_risen(rises), *_failed(failures)])
 
 
@@ -113,9 +118,11 @@ def _window(events: Attempts) -> tuple[float, float] | None:
     return steps[0]["start"], steps[-1]["start"] + steps[-1]["duration_s"]
 
 
-def _summed(spans: dict[Gpu, Span], gpus: int, caps: set[float], warnings: list[str]) -> Telemetry:
+def _summed(spans: dict[Device, Span], gpus: int, caps: set[float], warnings: list[str]) -> Telemetry:
     powers = [span.power_w for span in spans.values() if span.power_w is not None]
-    clocks = sum((span.clocks for span in spans.values()), Counter[int]())
+    clocks = Counter[int]()
+    for span in spans.values():
+        clocks.update(span.clocks)
     polled = any(span.polls for span in spans.values())
     throttled = [f"{host} {gpu}: {' '.join(span.throttling)}" for (host, gpu), span in spans.items() if span.throttling]
     return Telemetry(
@@ -133,20 +140,26 @@ def _name(told: Record) -> str:
     return f"rank {told['rank']}" if told["index"] is None else f"GPU {told['index']}"
 
 
-def _errors(record: Record) -> Iterator[tuple[tuple[str, str, str], int]]:
-    """Every error counter of a record: host, device and name, and its count."""
-    devices: list[tuple[str, dict[str, Any]]] = [
-        *((_name(told), told) for told in record["gpus"] or ()),
-        *((f"{told['device']} port {told['port']}", told) for told in record["ports"] or ()),
-        *((told["name"], told) for told in record["interfaces"] or ()),
-    ]
-    for device, told in devices:
-        for name, count in told["errors"].items():
-            if count is not None:
-                yield (record["host"], device, name), count
+def _errors(record: Record) -> Iterator[tuple[Device, Counts]]:
+    """The error counters of each device of a record."""
+    host = record["host"]
+    for told in record["gpus"] or ():
+        yield (host, _name(told)), told["errors"]
+    for told in record["ports"] or ():
+        yield (host, f"{told['device']} port {told['port']}"), told["errors"]
+    for told in record["interfaces"] or ():
+        yield (host, told["name"]), told["errors"]
 
 
-def _throttling(spans: dict[Gpu, Span]) -> Iterator[str]:
+def _rises(before: Counts, now: Counts) -> Iterator[tuple[str, int]]:
+    """How much each counter rose; one that begins anew has lost nothing that it had told before."""
+    for name, count in now.items():
+        earlier = before.get(name)
+        if count is not None and earlier is not None and count > earlier:
+            yield name, count - earlier
+
+
+def _throttling(spans: dict[Device, Span]) -> Iterator[str]:
     """A sentence for each reason."""
     held: defaultdict[str, list[tuple[str, float]]] = defaultdict(list)
     for (host, gpu), span in spans.items():
@@ -159,12 +172,11 @@ def _throttling(spans: dict[Gpu, Span]) -> Iterator[str]:
         yield f"throttled by {reason} in {often} of the polls: {devices} ({len(found)} of {len(spans)} GPUs)"
 
 
-def _risen(rises: Counter[tuple[str, str, str]]) -> Iterator[str]:
+def _risen(rises: Counter[tuple[Device, str]]) -> Iterator[str]:
     """A sentence for each error counter that rose on some device."""
     risen: defaultdict[str, list[str]] = defaultdict(list)
-    for (host, device, name), count in sorted(rises.items()):
-        if count:
-            risen[name].append(f"{host} {device} by {count}")
+    for ((host, device), name), count in sorted(rises.items()):
+        risen[name].append(f"{host} {device} by {count}")
     for name, found in sorted(risen.items()):
         yield f"the error counter {name} rose: {_listed(found)}"
 

@@ -41,18 +41,19 @@ def tile(begin: float, end: float, ground: Sequence[tuple[float, str]], spans: I
                 seconds[name] = seconds.get(name, 0.0) + between
 
     reached, overlap, before = 0.0, 0.0, begin
-    for span in sorted(spans):
-        first = reached if abs(span.start - before) < RESOLUTION_S else span.start - begin
-        before = max(before, span.start + span.duration)
-        last = min(first + span.duration, length)
-        first = min(max(first, reached), length)
-        taken = max(0.0, last - first)
-        overlap += span.duration - taken
+    # comparisons in place of min and max: a point has as many spans as steps
+    for start, duration, name in sorted(spans):
+        first = reached if abs(start - before) < RESOLUTION_S else start - begin
+        before = start + duration if start + duration > before else before
+        last = first + duration if first + duration < length else length
+        first = reached if first < reached else length if first > length else first
+        taken = last - first if last > first else 0.0
+        overlap += duration - taken
         if first > reached:
             fill(reached, first)
             reached = first
         if taken:
-            seconds[span.name] = seconds.get(span.name, 0.0) + taken
+            seconds[name] = seconds.get(name, 0.0) + taken
             reached = last
     fill(reached, length)
     return Tiles(seconds, overlap)

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.analysis.read import Point, Record, lacking, read_point
+from harness.analysis.tail import Tail
 from harness.publish import state as mirror_json
 from harness.publish.client import close_run, open_run, run_id, sentence
 from harness.publish.history import History, summary
 from harness.publish.state import State
-from harness.publish.tail import Tail
 
 POLL_S = 1.0
 # A told end (SIGTERM) may take this long, a natural one the client's own limit and some room for its shutdown.

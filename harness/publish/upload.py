@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.analysis.read import Point, read_study
+from harness.analysis.tail import Tail
 from harness.publish import state as mirror_json
-from harness.publish.tail import Tail
 
 # Longer than a mirror's own limits together; only a mirror that cannot even end itself meets it.
 LONGEST_S = 600

@@ -61,7 +61,8 @@ def page(document: dict[str, Any], curves: Sequence[Curve], gathered: Gathered) 
 
 def _figure(figure: Figure) -> str:
     # JSON has "<" only inside strings; written as an escape it can neither end the script nor open a comment.
-    data = json.dumps({"data": figure.data, "layout": figure.layout}, allow_nan=False).replace("<", "\\u003c")
+    told = {"data": _drawn(figure.data), "layout": figure.layout}
+    data = json.dumps(told, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     name = f"figure-{figure.key}"
     return (
         f'<figure aria-labelledby="{name}-title"><figcaption><h2 id="{name}-title">{escape(figure.title)}</h2>'
@@ -70,6 +71,15 @@ def _figure(figure: Figure) -> str:
         f'style="min-height:{figure.layout["height"]}px"></div>'
         f'<script type="application/json" id="{name}-data">{data}</script></figure>'
     )
+
+
+def _drawn(value: Any) -> Any:
+    """A figure's data in six digits, more than can be told apart in it; points.csv has all of them."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _drawn(part) for key, part in value.items()}
+    return [_drawn(part) for part in value] if isinstance(value, list) else value
 
 
 def _points_note(rows: Sequence[Row]) -> str:

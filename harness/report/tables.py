@@ -97,10 +97,10 @@ def html(rows: Sequence[Row]) -> str:
     for name, row in zip(names(rows), rows, strict=True):
         status = escape(str(row["status"]))
         known = status if status in (*STYLES, "invalid", "preempted") else "bad"
-        cells = "".join(f'<td class="number">{_number_cell(column, row)}</td>' for column in used)
+        cells = "".join(f"<td>{_number_cell(column, row)}</td>" for column in used)
         body.append(
             f'<tr><th scope="row">{escape(name)}{_small(str(row["slug"]))}</th>'
-            f'<td><span class="status {known}">{status}</span></td><td class="number">{row["gpus"]}</td>{cells}</tr>'
+            f'<td><span class="status {known}">{status}</span></td><td>{row["gpus"]}</td>{cells}</tr>'
         )
         if _remarks(row):
             body.append(f'<tr class="remarks"><td colspan="{3 + len(used)}">{escape(_remarks(row))}</td></tr>')

@@ -1,5 +1,6 @@
 """Numbers and findings as a person reads them. Plain text: whoever puts it on a page escapes it."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from harness.analysis.breakdown import Breakdown
@@ -77,7 +78,8 @@ def names(rows: Sequence[Row]) -> list[str]:
     """One distinct short name a point: its label, with the repeat where there are several, else its slug."""
     repeats = any(row["repeat"] for row in rows)
     short = [f"{row['label']} r{row['repeat']}" if repeats else str(row["label"]) for row in rows]
-    return [name if short.count(name) == 1 else str(row["slug"]) for name, row in zip(short, rows, strict=True)]
+    many = Counter(short)
+    return [name if many[name] == 1 else str(row["slug"]) for name, row in zip(short, rows, strict=True)]
 
 
 def headline(rows: Sequence[Row], curves: Sequence[Curve], lost: Sequence[Breakdown] = ()) -> list[str]:

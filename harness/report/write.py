@@ -44,7 +44,7 @@ SCALE = ("curve", "scaling", "label", "baseline", "nodes", "gpus", "step_s", "id
 """The columns of breakdown.csv before a part's own: fields of a scale's breakdown."""
 
 
-def report(study_dir: Path | str, join: Sequence[str] = ()) -> dict[str, Any]:
+def report(study_dir: Path | str, processes: int = 1, join: Sequence[str] = ()) -> dict[str, Any]:
     """Write the report into the study's folder, each file at once; return what it says, ready for JSON.
 
     `points` are the rows of points.csv, `curves` the scales with intervals, `breakdown` where each scale's loss comes
@@ -54,7 +54,7 @@ def report(study_dir: Path | str, join: Sequence[str] = ()) -> dict[str, Any]:
     written, and for a field that is none.
     """
     study = read_study(Path(study_dir))
-    gathered = gather(study, join)
+    gathered = gather(study, processes, join)
     frame = gathered.frame
     rows = frame.to_dicts()
     found = curves(rows)

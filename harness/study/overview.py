@@ -3,9 +3,10 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -21,6 +22,9 @@ from launch import allocation
 LOOK_S = 2.0
 QUIET_S = 60.0
 DISAPPEARED = "its controller has disappeared"
+
+Look = Callable[[Sequence[dict[str, Any]]], tuple[Mapping[str, str], Sequence[str]]]
+"""Of an overview's points, what each has measured so far, by slug, and what comes of it for the study."""
 
 
 def overview(study_dir: Path) -> dict[str, Any]:
@@ -86,8 +90,8 @@ def entry(run_dir: Path, ended: set[str]) -> dict[str, Any]:
     }
 
 
-def lines(document: dict[str, Any]) -> Iterator[str]:
-    """The same for a person."""
+def lines(document: dict[str, Any], figures: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    """The same for a person, behind each status what `figures` has by slug."""
     counts = ", ".join(f"{number} {status}" for status, number in document["counts"].items())
     unread = "none of its points can be read" if document["warnings"] else "no points yet"
     yield f"study {document['study']}: {counts or unread}"
@@ -95,7 +99,8 @@ def lines(document: dict[str, Any]) -> Iterator[str]:
     for point in document["points"]:
         notes = ", ".join(remarks(point, Path(document["path"]) / "points" / point["slug"]))
         reason = f": {point['reason']}" if point["reason"] else ""
-        yield f"  {point['slug']:<{width}}  {point['status']}{notes and f' ({notes})'}{reason}"
+        told = figures.get(point["slug"], "")
+        yield f"  {point['slug']:<{width}}  {point['status']}{notes and f' ({notes})'}{told and f'  {told}'}{reason}"
     yield from document["warnings"]
 
 
@@ -115,29 +120,42 @@ def remarks(point: dict[str, Any], run_dir: Path) -> Iterator[str]:
         yield DISAPPEARED
 
 
-def watch(study_dir: Path) -> None:
-    """Show the study until nothing in it waits or runs: drawn anew on a terminal, elsewhere the lines that changed."""
+def watch(study_dir: Path, look: Look) -> None:
+    """Show the study until nothing in it waits or runs: drawn anew on a terminal, elsewhere the lines that changed.
+
+    What was measured changes all the time; elsewhere it stands in the lines of points whose status has changed.
+    """
     console = Console(force_terminal=sys.stdout.isatty(), highlight=False)
     if console.is_interactive:
         with Live(console=console, auto_refresh=False) as live:
-            for now in changes(study_dir):
-                live.update(Text("\n".join(now)), refresh=True)
+            shown: list[str] = []
+            for document in looks(study_dir):
+                figures, headline = look(document["points"])
+                if len(document["points"]) > console.height - len(headline) - 2:  # what runs must not fall off the end
+                    document["points"].sort(key=lambda point: point["status"] not in ACTIVE)
+                title, *points = lines(document, figures)
+                if (now := [title, *headline, *points]) != shown:
+                    live.update(Text("\n".join(now)), refresh=True)
+                    shown = now
         return
-    before: list[str] = []
-    for now in changes(study_dir):
-        sys.stdout.writelines(f"{line}\n" for line in now if line not in before)
+    before: set[str] = set()
+    for document in looks(study_dir):
+        figures, headline = look(document["points"])
+        plain = list(lines(document))
+        first, *others = zip(plain, lines(document, figures), strict=True)
+        told = [first, *((line, line) for line in headline), *others]
+        sys.stdout.writelines(f"{line}\n" for key, line in told if key not in before)
         sys.stdout.flush()
-        before = now
+        before = {key for key, _ in told}
 
 
-def changes(study_dir: Path) -> Iterator[list[str]]:
-    """The lines for a person, now and whenever they have changed, until no point is going to change by itself."""
-    shown: list[str] = []
+def looks(study_dir: Path) -> Iterator[dict[str, Any]]:
+    """The overview, again and again, until no point is going to change by itself."""
     while True:
+        if not (study_dir / "points").is_dir():
+            raise ValueError(f"study {study_dir.name}: its folder {study_dir} is gone")
         document = overview(study_dir)
-        if (now := list(lines(document))) != shown:
-            yield now
-            shown = now
+        yield document
         live = [point for point in document["points"] if not point["lost"]]
         if not any(point["status"] in OPEN for point in live):
             return

@@ -84,7 +84,7 @@ def test_points_that_differ_are_not_joined_and_the_field_is_named(unlike):
 
 def test_a_person_can_join_them_and_it_is_seen_everywhere(unlike):
     study, field, title, usual, other = unlike
-    document = report(study, [field])
+    document = report(study, join=[field])
     mark = f"(joined over {title})"
     [curve] = document["curves"]
     assert (curve["name"], curve["joined_over"]) == (f"tiny-ddp {mark}", [field])
@@ -106,7 +106,7 @@ def test_what_was_asked_for_otherwise_is_joined_with_what_it_changes(tmp_path):
     add(study, 1)
     add(study, 2, local_batch=4)
     assert [curve["name"] for curve in report(study)["curves"]] == ["tiny-ddp local_batch=1", "tiny-ddp local_batch=4"]
-    document = report(study, ["tokens_per_step"])
+    document = report(study, join=["tokens_per_step"])
     assert [curve["name"] for curve in document["curves"]] == ["tiny-ddp (joined over tokens per step)"]
     assert "512 per GPU (local_batch=4) on 2 ranks" in document["warnings"][0]
 
@@ -114,9 +114,9 @@ def test_what_was_asked_for_otherwise_is_joined_with_what_it_changes(tmp_path):
 def test_a_field_that_keeps_nothing_apart_cannot_be_joined_over(tmp_path):
     study = make_study(tmp_path)
     with pytest.raises(ValueError, match=r"--join=powercap: .*did you mean 'power_cap'\?.*nccl_version"):
-        report(study, ["powercap"])
+        report(study, join=["powercap"])
     with pytest.raises(ValueError, match="--join=git_sha"):
-        report(study, ["git_sha"])
+        report(study, join=["git_sha"])
 
 
 def test_what_is_not_known_is_no_difference_and_is_said(tmp_path):

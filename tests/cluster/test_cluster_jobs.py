@@ -42,7 +42,7 @@ def test_three_jobs_are_queued_at_once_and_status_follows_them_to_their_end(clus
     assert said.endswith("3 points: 3 queued")
     told = statuses(root)
     assert len({status["job"] for status in told}) == 3
-    watched = cluster.slurm(*HARNESS, "status", "jobs", f"--root={root}", "--watch", cwd=root)
+    watched = cluster.slurm(*HARNESS, "watch", "jobs", f"--root={root}", cwd=root)
     assert [status["status"] for status in statuses(root)] == ["ok"] * 3
     assert [status["job"] for status in statuses(root)] == [status["job"] for status in told]
     for status in told:

@@ -215,7 +215,7 @@ def test_watching_appends_what_changed_and_ends_with_the_last_point(
 ) -> None:
     slurm.knows(job17="PENDING", job18="PENDING")
     one, _ = (add(study, f"p{job}", "queued", job=str(job)) for job in (17, 18))
-    watching = command.start("status", "s", "--watch")
+    watching = command.start("watch", "s")
     assert [read_line(watching) for _ in range(3)] == [
         "study s: 2 queued",
         "  p17  queued (job 17)",
@@ -241,7 +241,7 @@ def test_watching_appends_what_changed_and_ends_with_the_last_point(
 
 def test_watching_goes_on_for_a_pending_point_and_for_one_that_is_held(command: Command, study: Path) -> None:
     run_dir = add(study, "a", "pending")
-    watching = command.start("status", "s", "--watch")
+    watching = command.start("watch", "s")
     assert [read_line(watching) for _ in range(2)] == ["study s: 1 pending", "  a  pending"]
     time.sleep(overview.LOOK_S)
     assert watching.poll() is None
@@ -260,7 +260,7 @@ def test_watching_goes_on_for_a_pending_point_and_for_one_that_is_held(command: 
 def test_watching_goes_on_where_slurm_cannot_be_asked(command: Command, study: Path, slurm: Slurm) -> None:
     slurm.answers(SILENT)
     add(study, "a", "queued", job="17")
-    watching = command.start("status", "s", "--watch")
+    watching = command.start("watch", "s")
     wait_for(lambda: len(slurm.asked()) >= 2)
     assert watching.poll() is None
     slurm.answers(FORGOTTEN)
@@ -271,25 +271,18 @@ def test_watching_goes_on_where_slurm_cannot_be_asked(command: Command, study: P
 def test_ctrl_c_ends_watching_without_a_traceback(command: Command, study: Path, slurm: Slurm) -> None:
     slurm.knows(job17="PENDING")
     add(study, "a", "queued", job="17")
-    watching = command.start("status", "s", "--watch")
+    watching = command.start("watch", "s")
     wait_for(lambda: len(slurm.asked()) >= 2)
     watching.send_signal(signal.SIGINT)
     out, err = watching.communicate(timeout=20)
     assert (watching.returncode, out, err) == (130, "study s: 1 queued\n  a  queued (job 17)\n", "")
 
 
-def test_watching_prints_no_document(command: Command, study: Path) -> None:
-    add(study, "a", "pending")
-    ended = command("status", "s", "--watch", "--json", seconds=20)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == "harness: --watch --json: one document cannot follow a study; give one of the two\n"
-
-
 @contextmanager
 def watched(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Somebody watches on a real pseudo-terminal: the process, and where to read what it shows."""
     ours, theirs = pty.openpty()
-    words = [sys.executable, "-m", "harness.cli", "status", "s", "--watch"]
+    words = [sys.executable, "-m", "harness.cli", "watch", "s"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
     with subprocess.Popen(words, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as it:
         os.close(theirs)

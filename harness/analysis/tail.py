@@ -1,9 +1,10 @@
 """The lines of a point's attempts/*/events.jsonl, each once, as they are written."""
 
-import json
 from pathlib import Path
 
-from harness.analysis.read import Record, lacking
+import orjson
+
+from harness.analysis.read import Record, complete
 
 
 class Tail:
@@ -43,7 +44,7 @@ class Tail:
 
 def _record(line: bytes) -> Record | None:
     try:
-        record = json.loads(line)
+        record = orjson.loads(line)
     except ValueError:
         return None
-    return record if isinstance(record, dict) and not lacking(record) else None
+    return record if isinstance(record, dict) and complete(record) else None

@@ -1,0 +1,102 @@
+"""What a study's table needs of each of its points, told by one process or, where that takes long, by several."""
+
+import gc
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from harness.analysis.attainable import Bandwidth, InStep, Setting, entries, in_step, setting
+from harness.analysis.fingerprint import Fingerprint, recorded
+from harness.analysis.read import Point, read_point
+from harness.analysis.steps import first
+from harness.analysis.summary import Row, summarise
+from harness.config import Config
+from harness.plan.workload import times_collectives
+
+ALONE_S = 1.0
+"""Seconds of reading after which other processes are worth their start."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """A point in numbers: its row as far as it tells it itself, and what its collectives did, alone or in its steps.
+
+    `recorded` is the part of its fingerprint that was recorded. `setting` is null where it has not started.
+    """
+
+    row: Row
+    config: Config
+    recorded: Fingerprint
+    setting: Setting | None
+    bandwidth: Bandwidth | None
+    in_step: list[InStep]
+
+
+def accounts(folders: Sequence[Path], processes: int = 1) -> Iterator[Account | str]:
+    """Of each run directory in order, or a sentence on why it is left out.
+
+    Each process holds the records of one point. More than one only where the program's main module may be imported
+    again, as multiprocessing's do.
+    """
+    begun = time.monotonic()
+    for number, folder in enumerate(folders):
+        if processes > 1 and time.monotonic() - begun > ALONE_S:
+            yield from _by_several(folders[number:], processes)
+            return
+        yield account(folder)
+
+
+def cores() -> int:
+    """How many processes can run at once here, at most eight: more would only wait for the disk."""
+    return min(8, len(os.sched_getaffinity(0)))
+
+
+def account(folder: Path) -> Account | str:
+    """A run directory's account, or a sentence on why there is none."""
+    try:
+        point = read_point(folder)
+    except ValueError as error:
+        return str(error)
+    except OSError as error:
+        return f"point {folder.name} is left out: {error}"
+    try:
+        return _account(point)
+    # Damage takes more shapes than can be foreseen, and one damaged point must not cost the others their report.
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        return f"point {folder.name} is left out: its records make no sense ({error!r})"
+
+
+def _account(point: Point) -> Account:
+    row, start = summarise(point), first(point.events, "start")
+    config, told = point.config, recorded(point, row)
+    if start is None:
+        return Account(row, config, told, None, None, [])
+    at = setting(point, start)
+    if times_collectives(config):
+        return Account(row, config, told, at, Bandwidth(point.slug, at, entries(point.events)), [])
+    return Account(row, config, told, at, None, in_step(point.events))
+
+
+def _by_several(folders: Sequence[Path], processes: int) -> Iterator[Account | str]:
+    done = 0
+    # records hold no cycles, and to look for some takes a tenth of the time
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=gc.disable)
+    # Ctrl-C is this process's alone to tell: the others inherit that they do not hear it.
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        found = pool.map(account, folders, chunksize=2)
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+        for each in found:
+            done += 1
+            yield each
+    except BrokenProcessPool:  # somebody ended one of them, or none could be started
+        yield from map(account, folders[done:])
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+        pool.shutdown(cancel_futures=True)
