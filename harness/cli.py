@@ -121,6 +121,10 @@ def parser() -> argparse.ArgumentParser:
     wandb = targets.add_parser("wandb", help="upload the points that W&B does not have yet")
     add_study(wandb)
     wandb.set_defaults(verb=publish_verb)
+    bundle = targets.add_parser("bundle", help="one archive that another person's `harness report` opens and checks")
+    add_study(bundle)
+    bundle.add_argument("--output", metavar="FILE", type=Path, help="the archive (default: STUDY.tar.gz here)")
+    bundle.set_defaults(verb=bundle_verb)
     return top
 
 
@@ -186,15 +190,24 @@ def status_verb(arguments: argparse.Namespace) -> int:
 
 
 def report_verb(arguments: argparse.Namespace) -> int:
-    from harness.report import report, table
+    from harness.report import table
 
-    document = report(study_dir(arguments))
+    document = reported(arguments)
     if arguments.json:
         sys.stdout.write(dump(document))
         return 0
     show(table(document))
     sys.stdout.write("\n".join([*document["warnings"], document["paths"]["page"]]) + "\n")
     return 0
+
+
+def reported(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The report of the study that was named, or of the bundle."""
+    from harness.publish.bundle import report_of
+    from harness.report import report
+
+    archive = Path(arguments.study)
+    return report_of(archive) if archive.is_file() else report(study_dir(arguments))
 
 
 def goodput_verb(arguments: argparse.Namespace) -> int:
@@ -221,6 +234,15 @@ def publish_verb(arguments: argparse.Namespace) -> int:
         sys.stdout.write(f"{outcome.line}\n")
         failed |= outcome.result == "failed"
     return 1 if failed else 0
+
+
+def bundle_verb(arguments: argparse.Namespace) -> int:
+    from harness.publish.bundle import ENDING, bundle
+
+    folder = study_dir(arguments)
+    made = bundle(folder, (arguments.output or Path(f"{folder.name}{ENDING}")).absolute())
+    sys.stdout.write(f"{made}\n")
+    return 0
 
 
 def show(renderable: Any) -> None:

@@ -1,4 +1,4 @@
-"""The W&B client, opened for one point: online where that works, else offline."""
+"""The W&B client, opened for one run: online where that works, else offline."""
 
 import dataclasses
 import hashlib
@@ -30,14 +30,15 @@ def run_id(point: Point) -> str:
     return f"{point.slug[: LONGEST_ID - 9]}-{digest.hexdigest()[:8]}"
 
 
-def open_run(point: Point, state: State, fallback: bool) -> Any:
-    """Open the point's run in the mode that its state asks for, and say in the state what it came to.
+def open_run(folder: Path, state: State, fallback: bool, **about: Any) -> Any:
+    """Open a run beside what it is about, in the mode that its state asks for; say in the state what that came to.
 
-    `auto` is tried as `online` is: without a key that fails at once, before anything is sent.
+    `auto` is tried as `online` is: without a key that fails at once, before anything is sent. `about` is what W&B
+    shows of the run: name, group, job_type, tags, config.
     """
     if state.mode != "offline":
         try:
-            run = _init(point, state.run_id, "online")
+            run = _init(folder, state.run_id, "online", about)
             state.mode_used = "online"
             return run
         # Whatever the client raises, the records are not lost: they go to an offline run.
@@ -47,9 +48,35 @@ def open_run(point: Point, state: State, fallback: bool) -> Any:
             state.reason = f"offline, because no online run could be opened: {sentence(error)}"
             # The client's service still holds the run's id.
             wandb.teardown(exit_code=1)
-    run = _init(point, state.run_id, "offline")
+    run = _init(folder, state.run_id, "offline", about)
     state.mode_used = "offline"
-    state.offline_dir = str(Path(run.dir).parent.relative_to(point.path.resolve()))
+    state.offline_dir = str(Path(run.dir).parent.relative_to(folder.resolve()))
+    return run
+
+
+def open_point(point: Point, state: State, fallback: bool) -> Any:
+    """Open a point's run."""
+    config = point.config
+    tags = (
+        *titles(config),
+        config.nccl.name,
+        *([] if times_collectives(config) else [config.precision.name]),
+        f"{config.nodes * config.gpus_per_node}gpu",
+    )
+    run = open_run(
+        point.path,
+        state,
+        fallback,
+        name=point.slug,
+        group=config.study,
+        job_type="point",
+        tags=list(dict.fromkeys(tags)),
+        config={**dataclasses.asdict(config), "provenance": point.provenance},
+    )
+    axis, globs = (ALONE_AXIS, ALONE_KEYS) if times_collectives(config) else (AXIS, KEYS)
+    run.define_metric(axis)
+    for keys in globs:
+        run.define_metric(keys, step_metric=axis)
     return run
 
 
@@ -64,31 +91,15 @@ def close_run(run: Any, failed: bool) -> None:
             raise RuntimeError(json.loads(line)["msg"])
 
 
-def _init(point: Point, run_id: str, mode: str) -> Any:
-    config = point.config
-    tags = (
-        *titles(config),
-        config.nccl.name,
-        *([] if times_collectives(config) else [config.precision.name]),
-        f"{config.nodes * config.gpus_per_node}gpu",
-    )
-    run = wandb.init(
+def _init(folder: Path, run_id: str, mode: str, about: dict[str, Any]) -> Any:
+    return wandb.init(
         mode=mode,  # type: ignore[arg-type]
-        dir=point.path.resolve(),
+        dir=folder.resolve(),
         id=run_id,
         resume="allow",
-        name=point.slug,
-        group=config.study,
-        job_type="point",
-        tags=list(dict.fromkeys(tags)),
-        config={**dataclasses.asdict(config), "provenance": point.provenance},
         settings=_settings(),
+        **about,
     )
-    axis, globs = (ALONE_AXIS, ALONE_KEYS) if times_collectives(config) else (AXIS, KEYS)
-    run.define_metric(axis)
-    for keys in globs:
-        run.define_metric(keys, step_metric=axis)
-    return run
 
 
 def _settings() -> wandb.Settings:

@@ -35,8 +35,8 @@ TIMED = (
 """The columns of collectives.csv after slug and label: fields of `benchmark` records."""
 
 
-def report(study_dir: Path | str) -> dict[str, Any]:
-    """Write the report into the study's folder, each file at once; return what it says, ready for JSON.
+def report(study_dir: Path | str, folder: Path | None = None) -> dict[str, Any]:
+    """Write the report into the study's folder or a given one, each file at once; return what it says, ready for JSON.
 
     `points` are the rows of points.csv, `curves` the scales with intervals, `paths` the written files. ValueError
     where the folder is no study of this version or cannot be written.
@@ -46,7 +46,7 @@ def report(study_dir: Path | str) -> dict[str, Any]:
     frame = gathered.frame
     rows = frame.to_dicts()
     found = curves(rows)
-    folder = study.path / "report"
+    folder = folder or study.path / "report"
     paths = {"page": "index.html", "points": "points.csv", "summary": "summary.md"}
     timed = curves_of_collectives(gathered)
     if not timed.is_empty():
