@@ -26,8 +26,17 @@ class Run:
     exit_code: int | None = None
 
 
+@dataclass
+class Artifact:
+    """What the server knows of one artifact: the fields it was made with, its files, and whether it is whole."""
+
+    fields: dict[str, Any]
+    files: dict[str, bytes] = field(default_factory=dict)
+    committed: bool = False
+
+
 class Stub(ThreadingHTTPServer):
-    """`runs` by id, `operations` the names of the GraphQL queries in order; `reject` refuses every key, `full` takes
+    """`runs` by id, `artifacts` by theirs, `operations` the names of the GraphQL queries in order; `reject` refuses every key, `full` takes
     no rows, and `silent` takes requests and never answers them, which may be set while a run is under way. `refused` is
     how many it has hung up on.
     """
@@ -37,6 +46,7 @@ class Stub(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.runs: dict[str, Run] = {}
+        self.artifacts: dict[str, Artifact] = {}
         self.operations: list[str] = []
         self.reject = False
         self.full = False
@@ -117,6 +127,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif upload := re.fullmatch(r"/upload/([^/]+)/(.+)", self.path):
             self.server.runs[upload[1]].files[upload[2]] = body
             self.answer({})
+        elif upload := re.fullmatch(r"/artifact/([^/]+)/(.+)", self.path):
+            self.server.artifacts[upload[1]].files[upload[2]] = body
+            self.answer({})
         else:
             self.answer({})
 
@@ -179,6 +192,44 @@ class _Handler(BaseHTTPRequestHandler):
             "historyLineCount": len(run.history),
         }
         return {"upsertBucket": {"bucket": bucket, "inserted": new}}
+
+    def on_ArtifactType(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"project": None}
+
+    def on_CreateArtifact(self, variables: dict[str, Any]) -> dict[str, Any]:
+        made = f"a{len(self.server.artifacts)}"
+        self.server.artifacts[made] = Artifact(variables["input"])
+        sequence = {"id": f"s{made}", "latestArtifact": None}
+        return {"createArtifact": {"artifact": {"id": made, "state": "PENDING", "artifactSequence": sequence}}}
+
+    def on_CreateArtifactManifest(self, variables: dict[str, Any]) -> dict[str, Any]:
+        file = self.upload(variables["artifactID"], variables["name"])
+        return {"createArtifactManifest": {"artifactManifest": {"id": variables["artifactID"], "file": file}}}
+
+    def on_UpdateArtifactManifest(self, variables: dict[str, Any]) -> dict[str, Any]:
+        file = self.upload(variables["artifactManifestID"], "wandb_manifest.json")
+        return {"updateArtifactManifest": {"artifactManifest": {"id": variables["artifactManifestID"], "file": file}}}
+
+    def on_CreateArtifactFiles(self, variables: dict[str, Any]) -> dict[str, Any]:
+        nodes = [
+            {**self.upload(file["artifactID"], file["name"]), "artifact": {"id": file["artifactID"]}}
+            for file in variables["input"]["artifactFiles"]
+        ]
+        return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+
+    def on_CommitArtifact(self, variables: dict[str, Any]) -> dict[str, Any]:
+        artifact = self.server.artifacts[variables["artifactID"]]
+        artifact.committed = True
+        digest = artifact.fields["digest"]
+        return {"commitArtifact": {"artifact": {"id": variables["artifactID"], "digest": digest}}}
+
+    def upload(self, artifact: str, name: str) -> dict[str, Any]:
+        """Where a file of an artifact is to be sent."""
+        url = f"{self.server.url}/artifact/{artifact}/{name}"
+        return {"id": name, "name": name, "displayName": name, "uploadUrl": url, "uploadHeaders": []} | {
+            "storagePath": None,
+            "uploadMultipartUrls": None,
+        }
 
     def on_CreateRunFiles(self, variables: dict[str, Any]) -> dict[str, Any]:
         files = [

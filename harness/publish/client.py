@@ -30,15 +30,15 @@ def run_id(point: Point) -> str:
     return f"{point.slug[: LONGEST_ID - 9]}-{digest.hexdigest()[:8]}"
 
 
-def open_run(folder: Path, state: State, fallback: bool, **about: Any) -> Any:
+def open_run(folder: Path, state: State, fallback: bool, finish_s: int = FINISH_S, **about: Any) -> Any:
     """Open a run beside what it is about, in the mode that its state asks for; say in the state what that came to.
 
     `auto` is tried as `online` is: without a key that fails at once, before anything is sent. `about` is what W&B
-    shows of the run: name, group, job_type, tags, config.
+    shows of the run: name, group, job_type, tags, config. Finishing it takes at most `finish_s`.
     """
     if state.mode != "offline":
         try:
-            run = _init(folder, state.run_id, "online", about)
+            run = _init(folder, state.run_id, "online", finish_s, about)
             state.mode_used = "online"
             return run
         # Whatever the client raises, the records are not lost: they go to an offline run.
@@ -48,7 +48,7 @@ def open_run(folder: Path, state: State, fallback: bool, **about: Any) -> Any:
             state.reason = f"offline, because no online run could be opened: {sentence(error)}"
             # The client's service still holds the run's id.
             wandb.teardown(exit_code=1)
-    run = _init(folder, state.run_id, "offline", about)
+    run = _init(folder, state.run_id, "offline", finish_s, about)
     state.mode_used = "offline"
     state.offline_dir = str(Path(run.dir).parent.relative_to(folder.resolve()))
     return run
@@ -91,18 +91,18 @@ def close_run(run: Any, failed: bool) -> None:
             raise RuntimeError(json.loads(line)["msg"])
 
 
-def _init(folder: Path, run_id: str, mode: str, about: dict[str, Any]) -> Any:
+def _init(folder: Path, run_id: str, mode: str, finish_s: int, about: dict[str, Any]) -> Any:
     return wandb.init(
         mode=mode,  # type: ignore[arg-type]
         dir=folder.resolve(),
         id=run_id,
         resume="allow",
-        settings=_settings(),
+        settings=_settings(finish_s),
         **about,
     )
 
 
-def _settings() -> wandb.Settings:
+def _settings(finish_s: int) -> wandb.Settings:
     """Nothing but the records leaves: no console, code, git state, machine metadata, packages or system metrics."""
     return wandb.Settings(
         console="off",
@@ -117,7 +117,7 @@ def _settings() -> wandb.Settings:
         x_save_requirements=False,
         silent=True,
         init_timeout=INIT_S,
-        finish_timeout=FINISH_S,
+        finish_timeout=finish_s,
         finish_timeout_raises=True,
     )
 
