@@ -170,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
             "historyTail": json.dumps([json.dumps(row) for row in run.history[-1:]]),
             "eventsTail": "[]",
             "config": json.dumps(run.config),
-            "tags": run.fields["tags"],
+            "tags": run.fields.get("tags", []),
             "notes": None,
             "wandbConfig": json.dumps({"t": 1}),
         }

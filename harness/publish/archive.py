@@ -94,7 +94,7 @@ class Metered:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
-        self.left = 0
+        self.left = HEADERS
 
     def read(self, size: int) -> bytes:
         self.left -= size

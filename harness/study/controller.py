@@ -14,6 +14,7 @@ from harness.study.preview import counted, dry_run, preview
 from harness.study.progress import Progress
 from harness.study.provenance import provenance
 from harness.study.remaining import Remaining
+from harness.study.report_run import send_report
 from harness.study.requeue import requeue
 from harness.study.rundir import check_study, open_study, plant
 from harness.study.running import Session
@@ -94,6 +95,7 @@ def run_all(
                 title = f"[{position + 1}/{len(order)}] {planned.point.slug}"
                 statuses.append(take_safely(planned, position, title, session))
         say_result(statuses, len(order), progress.say)
+        send_report(order, statuses, interruption, progress.say)
         requeue(order, statuses, interruption, own_job, progress.say)
     if interruption.exit_code is not None:
         return interruption.exit_code
