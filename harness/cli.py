@@ -121,6 +121,9 @@ def parser() -> argparse.ArgumentParser:
     wandb = targets.add_parser("wandb", help="upload the points that W&B does not have yet")
     add_study(wandb)
     wandb.set_defaults(verb=publish_verb)
+    dashboard = targets.add_parser("dashboard", help="save a W&B workspace of scaling panels, or what it would show")
+    add_study(dashboard)
+    dashboard.set_defaults(verb=dashboard_verb)
     bundle = targets.add_parser("bundle", help="one archive that another person's `harness report` opens and checks")
     add_study(bundle)
     bundle.add_argument("--output", metavar="FILE", type=Path, help="the archive (default: STUDY.tar.gz here)")
@@ -234,6 +237,13 @@ def publish_verb(arguments: argparse.Namespace) -> int:
         sys.stdout.write(f"{outcome.line}\n")
         failed |= outcome.result == "failed"
     return 1 if failed else 0
+
+
+def dashboard_verb(arguments: argparse.Namespace) -> int:
+    import subprocess
+
+    # the W&B client's failures stay in a process of their own
+    return subprocess.call([sys.executable, "-m", "harness.publish.dashboard", str(study_dir(arguments))])
 
 
 def bundle_verb(arguments: argparse.Namespace) -> int:

@@ -36,7 +36,7 @@ class Artifact:
 
 
 class Stub(ThreadingHTTPServer):
-    """`runs` by id, `artifacts` by theirs, `operations` the names of the GraphQL queries in order; `reject` refuses every key, `full` takes
+    """`runs` by id, `artifacts` by theirs, saved `views` by theirs, `operations` the names of the GraphQL queries in order; `reject` refuses every key, `full` takes
     no rows, and `silent` takes requests and never answers them, which may be set while a run is under way. `refused` is
     how many it has hung up on.
     """
@@ -47,6 +47,7 @@ class Stub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.runs: dict[str, Run] = {}
         self.artifacts: dict[str, Artifact] = {}
+        self.views: dict[str, dict[str, Any]] = {}
         self.operations: list[str] = []
         self.reject = False
         self.full = False
@@ -157,6 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
     def on_Viewer(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"viewer": {"id": "dg==", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
 
+    on_GetDefaultEntity = on_Viewer
+
     def on_RunResumeStatus(self, variables: dict[str, Any]) -> dict[str, Any]:
         run = self.server.runs.get(variables["name"])
         bucket = run and {
@@ -230,6 +233,19 @@ class _Handler(BaseHTTPRequestHandler):
             "storagePath": None,
             "uploadMultipartUrls": None,
         }
+
+    def on_UpsertView2(self, variables: dict[str, Any]) -> dict[str, Any]:
+        made = variables.get("id") or f"v{len(self.server.views)}"
+        self.server.views[made] = variables
+        return {"upsertView": {"view": {"id": made, "name": variables["name"]}, "inserted": True}}
+
+    def on_View(self, variables: dict[str, Any]) -> dict[str, Any]:
+        nodes = [
+            {"id": view, "displayName": fields["displayName"], "spec": fields["spec"]}
+            for view, fields in self.server.views.items()
+            if fields["name"] == variables["viewName"]
+        ]
+        return {"project": {"allViews": {"edges": [{"node": node} for node in nodes]}}}
 
     def on_CreateRunFiles(self, variables: dict[str, Any]) -> dict[str, Any]:
         files = [

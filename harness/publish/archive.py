@@ -58,13 +58,16 @@ def pack(folder: Path, output: Path) -> None:
     draft = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
     try:
         # neither the archive's name nor the time is in gzip's header
-        with draft.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
-            with tarfile.open(fileobj=packed, mode="w|") as tar:
-                for path in members:
-                    entry = tarfile.TarInfo(f"{folder.name}/{path.relative_to(folder).as_posix()}")
-                    entry.size = path.stat().st_size
-                    with path.open("rb") as file:
-                        tar.addfile(entry, file)
+        with (
+            draft.open("wb") as raw,
+            gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed,
+            tarfile.open(fileobj=packed, mode="w|") as tar,
+        ):
+            for path in members:
+                entry = tarfile.TarInfo(f"{folder.name}/{path.relative_to(folder).as_posix()}")
+                entry.size = path.stat().st_size
+                with path.open("rb") as file:
+                    tar.addfile(entry, file)
         os.replace(draft, output)
     finally:
         draft.unlink(missing_ok=True)

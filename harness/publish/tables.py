@@ -28,7 +28,9 @@ def flat(row: Row) -> Row:
     for key, value in row.items():
         if isinstance(value, dict) and "value" in value:
             made[key] = value["value"]
-            made |= {f"{key}_{'interval' if part == 'kind' else part}": of for part, of in value.items() if part != "value"}
+            made |= {
+                f"{key}_{'interval' if part == 'kind' else part}": of for part, of in value.items() if part != "value"
+            }
         elif isinstance(value, dict):
             made |= {f"{key}_{part}": of for part, of in flat(value).items()}
         elif isinstance(value, list):

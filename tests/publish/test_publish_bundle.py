@@ -73,7 +73,9 @@ def test_it_holds_what_a_report_needs_and_checks_without_the_harness(unpacked: P
 
 def test_no_absolute_path_is_in_it(unpacked: Path):
     texts = [path for path in unpacked.rglob("*") if path.is_file() and path.suffix != ".html"]
-    found = [f"{path.name}: {line}" for path in texts for line in path.read_text().splitlines() if ABSOLUTE.search(line)]
+    found = [
+        f"{path.name}: {line}" for path in texts for line in path.read_text().splitlines() if ABSOLUTE.search(line)
+    ]
     assert found == []
     page = (unpacked / "report" / "index.html").read_text()
     for folder in ("/tmp/", "/root", "/home/", "/work", sys.prefix, str(unpacked.parent)):

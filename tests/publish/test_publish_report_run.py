@@ -55,7 +55,12 @@ def offline(study: Path) -> dict[str, Any]:
 
 
 def test_points_read_back_identically_from_the_offline_run(study: Path, offline: dict[str, Any]):
-    assert (offline["state"], offline["mode_used"], offline["reason"], offline["records"]) == ("done", "offline", None, 4)
+    assert (offline["state"], offline["mode_used"], offline["reason"], offline["records"]) == (
+        "done",
+        "offline",
+        None,
+        4,
+    )
     folder = study / offline["offline_dir"]
     run = wandb_offline.run(folder)
     assert (run.run_id, run.run_group, run.job_type, run.display_name) == (run_id(study), "made", "report", "made")
@@ -143,7 +148,9 @@ def test_its_id_stays_when_the_study_grows_or_runs_again_and_differs_elsewhere(t
 
 def test_every_list_of_rows_is_a_table_and_intervals_are_columns(tmp_path: Path):
     document = report(run_dirs.demo_study(tmp_path))
-    document["breakdown"] = [{"curve": "a", "gpus": 2, "wait_s": {"value": 0.1, "lo": 0.05, "hi": 0.2, "kind": "repeats"}}]
+    document["breakdown"] = [
+        {"curve": "a", "gpus": 2, "wait_s": {"value": 0.1, "lo": 0.05, "hi": 0.2, "kind": "repeats"}}
+    ]
     document["comparisons"] = []
     made = tables(document)
     assert made["breakdown"] == [
