@@ -36,9 +36,10 @@ class Artifact:
 
 
 class Stub(ThreadingHTTPServer):
-    """`runs` by id, `artifacts` by theirs, saved `views` by theirs, `operations` the names of the GraphQL queries in order; `reject` refuses every key, `full` takes
-    no rows, and `silent` takes requests and never answers them, which may be set while a run is under way. `refused` is
-    how many it has hung up on.
+    """`runs` and `artifacts` by id, `views` those that were saved, `operations` the names of the queries in order.
+
+    `reject` refuses every key, `full` takes no rows, and `silent` takes requests and never answers them, which may be
+    set while a run is under way. `refused` is how many it has hung up on.
     """
 
     daemon_threads = True

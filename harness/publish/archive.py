@@ -13,7 +13,6 @@ import tarfile
 import uuid
 import zlib
 from pathlib import Path
-from typing import IO
 
 SUMS = "SHA256SUMS"
 MOST_FILES = 1_000_000
@@ -95,7 +94,7 @@ def unpack(archive: Path, target: Path) -> Path:
 class Metered:
     """A stream that gives at most `left` bytes before somebody allows more."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: gzip.GzipFile) -> None:
         self.stream = stream
         self.left = HEADERS
 
@@ -108,7 +107,8 @@ class Metered:
 
 def _write_members(tar: tarfile.TarFile, metered: Metered, target: Path) -> tuple[Path, dict[str, str]]:
     """Write every file; the folder that all are in, and the checksum of each by its name in there."""
-    top, found, written = "", {}, 0
+    found: dict[str, str] = {}
+    top, written = "", 0
     while True:
         metered.left = HEADERS
         entry = tar.next()

@@ -155,10 +155,8 @@ def _charts(document: dict[str, Any]) -> dict[str, Any]:
     titles = {"efficiency": "efficiency, share of the curve's baseline", "tokens_per_s": "tokens/s"}
     made = {}
     for key, title in titles.items():
-        made[f"{key}_by_gpus"] = wandb.plot.line(
-            _table(rows), "gpus", key, stroke="curve_name", title=f"{title}, by GPUs"
-        )
-        bars = _table(tables.largest(rows))
+        lines, bars = _table(rows), _table(tables.largest(rows))
+        made[f"{key}_by_gpus"] = wandb.plot.line(lines, "gpus", key, stroke="curve_name", title=f"{title}, by GPUs")
         made[f"{key}_largest"] = wandb.plot.bar(bars, "curve_name", key, title=f"{title}, at the largest scale")
     return made
 

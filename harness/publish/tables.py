@@ -27,10 +27,8 @@ def flat(row: Row) -> Row:
     made: Row = {}
     for key, value in row.items():
         if isinstance(value, dict) and "value" in value:
-            made[key] = value["value"]
-            made |= {
-                f"{key}_{'interval' if part == 'kind' else part}": of for part, of in value.items() if part != "value"
-            }
+            names = {"value": key, "kind": f"{key}_interval"}
+            made |= {names.get(part, f"{key}_{part}"): of for part, of in value.items()}
         elif isinstance(value, dict):
             made |= {f"{key}_{part}": of for part, of in flat(value).items()}
         elif isinstance(value, list):
