@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import run_dirs
 from mirrors import environment, one_point
 from wandb_stub import closed_url, serving
@@ -71,7 +70,6 @@ def test_without_a_server_it_is_written_and_says_why_it_is_not_saved(tmp_path: P
 
 
 def test_it_is_saved_once_and_then_brought_up_to_date(tmp_path: Path):
-    pytest.importorskip("wandb_workspaces", reason="needs the extra `workspaces`")
     study = one_point(tmp_path).parents[1]
     with serving() as stub:
         for _ in range(2):
