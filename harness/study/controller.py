@@ -69,10 +69,12 @@ def run_all(
     hosts: list[dict[str, Any]],
     progress: Progress,
     own_job: bool = False,
+    reported: bool = True,
 ) -> int:
     """Every point's turn, one after the other.
 
     hosts: those that the preflight has looked at. own_job: whether this runs the one point of a job of its own.
+    reported: whether W&B gets the study's report when it is over.
     """
     with Interruption() as interruption:
         for planned in order:
@@ -95,7 +97,8 @@ def run_all(
                 title = f"[{position + 1}/{len(order)}] {planned.point.slug}"
                 statuses.append(take_safely(planned, position, title, session))
         say_result(statuses, len(order), progress.say)
-        send_report(order, statuses, interruption, progress.say)
+        if reported:
+            send_report(order, statuses, interruption, progress.say)
         requeue(order, statuses, interruption, own_job, progress.say)
     if interruption.exit_code is not None:
         return interruption.exit_code
