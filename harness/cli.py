@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
 
     for name, verb, help in (
         ("status", status_verb, "how a study's points stand"),
-        ("report", report_verb, "a study's table, figures and page"),
+        ("report", report_verb, "the table, figures and page of a study, or of a bundle"),
     ):
         reader = verbs.add_parser(name, help=help)
         add_study(reader)

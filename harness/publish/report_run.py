@@ -55,12 +55,15 @@ class ReportRun:
         self.state = State(self.earlier.run_id if self.earlier else run_id(study_dir), mode, host=host, pid=pid)
         self.state.offline_dir = self.earlier.offline_dir if self.earlier else None
         self.state.sent = digest_of(self.document)
+        self.drafts = TemporaryDirectory(prefix="harness-report-")
 
     def run(self) -> int:
         """Send the report; the process's exit code."""
         if self._there():
+            self.drafts.cleanup()
             return 0
         mirror_json.write(self.study_dir, self.state)
+        files = bundle(self.study_dir, Path(self.drafts.name) / f"{self.study_dir.name}{ENDING}")
         self._end_within(END_S)
         try:
             run = open_run(
@@ -77,7 +80,7 @@ class ReportRun:
             self._save()
             run.log({**_tables(self.document), **_charts(self.document), "page": self._page()})
             run.summary.update(_summary(self.document))
-            self._log_files(run)
+            self._log_files(run, files)
             close_run(run, failed=False)
         # The client fails in many ways when its server does; the study's files are safe, and the state says why.
         except Exception as error:
@@ -85,6 +88,7 @@ class ReportRun:
         self.state.state = "done"
         self.state.records = len(self.document["points"])
         self._save()
+        self.drafts.cleanup()
         return 0
 
     def told_to_end(self, *_signal: Any) -> None:
@@ -103,14 +107,12 @@ class ReportRun:
         # nothing is put into the page: its content policy would forbid it
         return wandb.Html(Path(self.document["paths"]["page"]).read_text(), inject=False, data_is_not_path=True)
 
-    def _log_files(self, run: Any) -> None:
+    def _log_files(self, run: Any, files: Path) -> None:
         """The study's files as an artifact: its bundle, and beside it what a person may want to look at alone."""
-        with TemporaryDirectory(prefix="harness-report-") as folder:
-            made = bundle(self.study_dir, Path(folder) / f"{self.study_dir.name}{ENDING}")
-            artifact = wandb.Artifact(f"study-{self.state.run_id}", type="study")
-            artifact.add_file(str(made))
-            artifact.add_file(self.document["paths"]["points"])
-            run.log_artifact(artifact)
+        artifact = wandb.Artifact(f"study-{self.state.run_id}", type="study")
+        artifact.add_file(str(files))
+        artifact.add_file(self.document["paths"]["points"])
+        run.log_artifact(artifact)
 
     def _end_within(self, seconds: float) -> None:
         """A hard end after so many seconds, for a client that never returns."""
@@ -122,6 +124,7 @@ class ReportRun:
         self.state.state, self.state.reason = "failed", reason
         try:
             self._save()
+            self.drafts.cleanup()
         finally:
             os._exit(1)
 

@@ -26,9 +26,12 @@ def send_report(
     served = all(planned.point.config.faults.kind != "wandb_down" for planned in order)
     with suppress(OSError, ValueError):  # a disk that is full or gone is no matter of the points'
         words = ("harness.publish.report_run", str(study_dir), f"--mode={modes[0]}")
-        Mirror(words, study_dir / "mirror.log", served, PATIENCE_S).finish(interruption)
-        state = read_json(study_dir / "mirror.json")
-        if state and state.get("reason"):
+        mirror = Mirror(words, study_dir / "mirror.log", served, PATIENCE_S)
+        mirror.finish(interruption)
+        state = read_json(study_dir / "mirror.json") or {}
+        if state.get("pid") != mirror.process.pid:
+            say(f"W&B report nowhere: it was not begun in {PATIENCE_S:.0f} s; `harness publish wandb` sends it")
+        elif state.get("reason"):
             say(f"W&B report {state.get('mode_used') or 'nowhere'}: {state['reason']}")
 
 

@@ -21,6 +21,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     class Started:
         def __init__(self, words: tuple[str, ...], *_: object) -> None:
             found.append(words)
+            self.process = SimpleNamespace(pid=1)
 
         def finish(self, _: Interruption) -> None:
             """It ends at once."""
@@ -36,10 +37,14 @@ def end(study: Path, *statuses: str, mode: str = "online", interruption: Interru
     send_report([planned] * len(statuses), list(statuses), interruption or Interruption(), print)  # type: ignore[list-item]
 
 
-def test_it_is_sent_in_the_mode_of_the_points(tmp_path: Path, started: list[tuple[str, ...]]):
+def test_it_is_sent_in_the_mode_of_the_points(
+    tmp_path: Path, started: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+):
     study = run_dirs.demo_study(tmp_path)
     end(study, "ok", "failed")
     assert started == [("harness.publish.report_run", str(study), "--mode=online")]
+    # it ended without a word
+    assert "`harness publish wandb` sends it" in capsys.readouterr().out
 
 
 def test_nothing_is_sent_before_the_study_is_over(tmp_path: Path, started: list[tuple[str, ...]]):
