@@ -30,7 +30,8 @@ def send_report(
         mirror.finish(interruption)
         state = read_json(study_dir / "mirror.json") or {}
         if state.get("pid") != mirror.process.pid:
-            say(f"W&B report nowhere: it was not begun in {PATIENCE_S:.0f} s; `harness publish wandb` sends it")
+            log = study_dir / "mirror.log"
+            say(f"W&B report nowhere: it did not come to sending, see {log}; `harness publish wandb` sends it")
         elif state.get("reason"):
             say(f"W&B report {state.get('mode_used') or 'nowhere'}: {state['reason']}")
 
