@@ -38,8 +38,8 @@ class Artifact:
 class Stub(ThreadingHTTPServer):
     """`runs` and `artifacts` by id, `views` those that were saved, `operations` the names of the queries in order.
 
-    `reject` refuses every key, `full` takes no rows, and `silent` takes requests and never answers them, which may be
-    set while a run is under way. `refused` is how many it has hung up on.
+    `reject` refuses every key, `full` takes no rows, `crowded` no artifacts, and `silent` takes requests and never
+    answers them, which may be set while a run is under way. `refused` is how many it has hung up on.
     """
 
     daemon_threads = True
@@ -51,7 +51,7 @@ class Stub(ThreadingHTTPServer):
         self.views: dict[str, dict[str, Any]] = {}
         self.operations: list[str] = []
         self.reject = False
-        self.full = False
+        self.full = self.crowded = False
         self.silent = False
         self.refused = self.away = 0
         self.ended = threading.Event()
@@ -113,6 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if self.server.reject:
             self.answer({"errors": [{"message": "invalid API key"}]}, 401)
+        elif self.server.crowded and b"mutation CreateArtifact" in body:
+            self.answer({"errors": [{"message": "over quota"}]}, 403)
         elif self.path == "/graphql":
             document = json.loads(body)
             name = re.search(r"(?:query|mutation)\s+(\w+)", document["query"])

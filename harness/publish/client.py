@@ -84,10 +84,10 @@ def close_run(run: Any, failed: bool) -> None:
     """Finish a run, as failed if the point has; an error where the server did not take all of it."""
     log = Path(run.dir).parent / "logs" / "debug-internal.log"
     run.finish(exit_code=1 if failed else 0)
-    # A server may refuse the rows of a run that it let us open. The client stops sending, and finishes as if all were
-    # well; only its own log tells.
+    # A server may refuse the rows of a run that it let us open, or an artifact. The client stops sending it, and
+    # finishes as if all were well; only its own log tells.
     for line in log.read_text(errors="replace").splitlines():
-        if '"level":"ERROR+4"' in line:
+        if '"level":"ERROR+4"' in line or '"msg":"sender: failed to log artifact' in line:
             raise RuntimeError(json.loads(line)["msg"])
 
 

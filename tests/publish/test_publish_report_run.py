@@ -20,13 +20,13 @@ from harness.report import report
 CHARTS = {"efficiency_by_gpus", "efficiency_largest", "tokens_per_s_by_gpus", "tokens_per_s_largest"}
 
 
-def send(study: Path, *words: str, **extra: str) -> dict[str, Any]:
+def send(study: Path, *words: str, code: int = 0, **extra: str) -> dict[str, Any]:
     """A whole report-run process; the state that it leaves."""
     command = [sys.executable, "-m", "harness.publish.report_run", str(study), *words]
     # the folder that `environment` puts its home beside is a point's
     variables = environment(study / "points" / "x", **extra)
     ended = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.returncode == code, ended.stdout + ended.stderr
     return mirror_state(study)
 
 
@@ -127,6 +127,15 @@ def test_without_a_server_it_is_offline(tmp_path: Path):
     assert (state["state"], state["mode"], state["mode_used"]) == ("done", "online", "offline")
     assert state["reason"].startswith("offline, because no online run could be opened: ")
     assert wandb_offline.finished(study / state["offline_dir"])
+
+
+def test_a_server_that_takes_no_files_has_not_taken_the_report(tmp_path: Path):
+    study = run_dirs.demo_study(tmp_path)
+    with serving() as stub:
+        stub.crowded = True
+        state = send(study, "--publish", code=1, **stub.environment)
+    assert state["state"] == "failed"
+    assert "403" in state["reason"]
 
 
 def test_its_id_stays_when_the_study_grows_or_runs_again_and_differs_elsewhere(tmp_path: Path):
