@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
 
     for name, verb, help in (
         ("status", status_verb, "how a study's points stand"),
-        ("report", report_verb, "a study's table, figures and page"),
+        ("report", report_verb, "the table, figures and page of a study, or of a bundle"),
     ):
         reader = verbs.add_parser(name, help=help)
         add_study(reader)
@@ -136,6 +136,13 @@ def parser() -> argparse.ArgumentParser:
     wandb = targets.add_parser("wandb", help="upload the points that W&B does not have yet")
     add_study(wandb)
     wandb.set_defaults(verb=publish_verb)
+    dashboard = targets.add_parser("dashboard", help="save a W&B workspace of scaling panels, or what it would show")
+    add_study(dashboard)
+    dashboard.set_defaults(verb=dashboard_verb)
+    bundle = targets.add_parser("bundle", help="one archive that another person's `harness report` opens and checks")
+    add_study(bundle)
+    bundle.add_argument("--output", metavar="FILE", type=Path, help="the archive (default: STUDY.tar.gz here)")
+    bundle.set_defaults(verb=bundle_verb)
     return top
 
 
@@ -205,24 +212,37 @@ def watch_verb(arguments: argparse.Namespace) -> int:
 
 
 def report_verb(arguments: argparse.Namespace) -> int:
-    from harness.analysis.accounts import cores
-    from harness.report import report, table
+    from harness.report import table
 
-    join = [name for name in arguments.join.split(",") if name]
     if arguments.serve and arguments.json:
         raise ValueError("--serve --json: one document cannot follow a study; give one of the two")
     if arguments.serve:
         from harness.report.serve import serve
 
-        serve(study_dir(arguments), arguments.port, join)
+        serve(study_dir(arguments), arguments.port, joined(arguments))
         return 0
-    document = report(study_dir(arguments), cores(), join)
+    document = reported(arguments)
     if arguments.json:
         sys.stdout.write(dump(document))
         return 0
     show(table(document))
     sys.stdout.write("\n".join([*document["warnings"], document["paths"]["page"]]) + "\n")
     return 0
+
+
+def reported(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The report of the study that was named, or of the bundle."""
+    from harness.analysis.accounts import cores
+    from harness.publish.bundle import report_of
+    from harness.report import report
+
+    archive, join = Path(arguments.study), joined(arguments)
+    return report_of(archive, join) if archive.is_file() else report(study_dir(arguments), cores(), join)
+
+
+def joined(arguments: argparse.Namespace) -> list[str]:
+    """The fields over which curves are joined."""
+    return [name for name in arguments.join.split(",") if name]
 
 
 def goodput_verb(arguments: argparse.Namespace) -> int:
@@ -261,6 +281,22 @@ def publish_verb(arguments: argparse.Namespace) -> int:
         sys.stdout.write(f"{outcome.line}\n")
         failed |= outcome.result == "failed"
     return 1 if failed else 0
+
+
+def dashboard_verb(arguments: argparse.Namespace) -> int:
+    import subprocess
+
+    # the W&B client's failures stay in a process of their own
+    return subprocess.call([sys.executable, "-m", "harness.publish.dashboard", str(study_dir(arguments))])
+
+
+def bundle_verb(arguments: argparse.Namespace) -> int:
+    from harness.publish.bundle import ENDING, bundle
+
+    folder = study_dir(arguments)
+    made = bundle(folder, (arguments.output or Path(f"{folder.name}{ENDING}")).absolute())
+    sys.stdout.write(f"{made}\n")
+    return 0
 
 
 def show(renderable: Any) -> None:

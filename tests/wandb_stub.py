@@ -26,10 +26,20 @@ class Run:
     exit_code: int | None = None
 
 
+@dataclass
+class Artifact:
+    """What the server knows of one artifact: the fields it was made with, its files, and whether it is whole."""
+
+    fields: dict[str, Any]
+    files: dict[str, bytes] = field(default_factory=dict)
+    committed: bool = False
+
+
 class Stub(ThreadingHTTPServer):
-    """`runs` by id, `operations` the names of the GraphQL queries in order; `reject` refuses every key, `full` takes
-    no rows, and `silent` takes requests and never answers them, which may be set while a run is under way. `refused` is
-    how many it has hung up on.
+    """`runs` and `artifacts` by id, `views` those that were saved, `operations` the names of the queries in order.
+
+    `reject` refuses every key, `full` takes no rows, `crowded` no artifacts, and `silent` takes requests and never
+    answers them, which may be set while a run is under way. `refused` is how many it has hung up on.
     """
 
     daemon_threads = True
@@ -37,9 +47,11 @@ class Stub(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.runs: dict[str, Run] = {}
+        self.artifacts: dict[str, Artifact] = {}
+        self.views: dict[str, dict[str, Any]] = {}
         self.operations: list[str] = []
         self.reject = False
-        self.full = False
+        self.full = self.crowded = False
         self.silent = False
         self.refused = self.away = 0
         self.ended = threading.Event()
@@ -101,6 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if self.server.reject:
             self.answer({"errors": [{"message": "invalid API key"}]}, 401)
+        elif self.server.crowded and b"mutation CreateArtifact" in body:
+            self.answer({"errors": [{"message": "over quota"}]}, 403)
         elif self.path == "/graphql":
             document = json.loads(body)
             name = re.search(r"(?:query|mutation)\s+(\w+)", document["query"])
@@ -116,6 +130,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer({})
         elif upload := re.fullmatch(r"/upload/([^/]+)/(.+)", self.path):
             self.server.runs[upload[1]].files[upload[2]] = body
+            self.answer({})
+        elif upload := re.fullmatch(r"/artifact/([^/]+)/(.+)", self.path):
+            self.server.artifacts[upload[1]].files[upload[2]] = body
             self.answer({})
         else:
             self.answer({})
@@ -144,6 +161,8 @@ class _Handler(BaseHTTPRequestHandler):
     def on_Viewer(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"viewer": {"id": "dg==", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
 
+    on_GetDefaultEntity = on_Viewer
+
     def on_RunResumeStatus(self, variables: dict[str, Any]) -> dict[str, Any]:
         run = self.server.runs.get(variables["name"])
         bucket = run and {
@@ -157,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
             "historyTail": json.dumps([json.dumps(row) for row in run.history[-1:]]),
             "eventsTail": "[]",
             "config": json.dumps(run.config),
-            "tags": run.fields["tags"],
+            "tags": run.fields.get("tags", []),
             "notes": None,
             "wandbConfig": json.dumps({"t": 1}),
         }
@@ -179,6 +198,57 @@ class _Handler(BaseHTTPRequestHandler):
             "historyLineCount": len(run.history),
         }
         return {"upsertBucket": {"bucket": bucket, "inserted": new}}
+
+    def on_ArtifactType(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"project": None}
+
+    def on_CreateArtifact(self, variables: dict[str, Any]) -> dict[str, Any]:
+        made = f"a{len(self.server.artifacts)}"
+        self.server.artifacts[made] = Artifact(variables["input"])
+        sequence = {"id": f"s{made}", "latestArtifact": None}
+        return {"createArtifact": {"artifact": {"id": made, "state": "PENDING", "artifactSequence": sequence}}}
+
+    def on_CreateArtifactManifest(self, variables: dict[str, Any]) -> dict[str, Any]:
+        file = self.upload(variables["artifactID"], variables["name"])
+        return {"createArtifactManifest": {"artifactManifest": {"id": variables["artifactID"], "file": file}}}
+
+    def on_UpdateArtifactManifest(self, variables: dict[str, Any]) -> dict[str, Any]:
+        file = self.upload(variables["artifactManifestID"], "wandb_manifest.json")
+        return {"updateArtifactManifest": {"artifactManifest": {"id": variables["artifactManifestID"], "file": file}}}
+
+    def on_CreateArtifactFiles(self, variables: dict[str, Any]) -> dict[str, Any]:
+        nodes = [
+            {**self.upload(file["artifactID"], file["name"]), "artifact": {"id": file["artifactID"]}}
+            for file in variables["input"]["artifactFiles"]
+        ]
+        return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+
+    def on_CommitArtifact(self, variables: dict[str, Any]) -> dict[str, Any]:
+        artifact = self.server.artifacts[variables["artifactID"]]
+        artifact.committed = True
+        digest = artifact.fields["digest"]
+        return {"commitArtifact": {"artifact": {"id": variables["artifactID"], "digest": digest}}}
+
+    def upload(self, artifact: str, name: str) -> dict[str, Any]:
+        """Where a file of an artifact is to be sent."""
+        url = f"{self.server.url}/artifact/{artifact}/{name}"
+        return {"id": name, "name": name, "displayName": name, "uploadUrl": url, "uploadHeaders": []} | {
+            "storagePath": None,
+            "uploadMultipartUrls": None,
+        }
+
+    def on_UpsertView2(self, variables: dict[str, Any]) -> dict[str, Any]:
+        made = variables.get("id") or f"v{len(self.server.views)}"
+        self.server.views[made] = variables
+        return {"upsertView": {"view": {"id": made, "name": variables["name"]}, "inserted": True}}
+
+    def on_View(self, variables: dict[str, Any]) -> dict[str, Any]:
+        nodes = [
+            {"id": view, "displayName": fields["displayName"], "spec": fields["spec"]}
+            for view, fields in self.server.views.items()
+            if fields["name"] == variables["viewName"]
+        ]
+        return {"project": {"allViews": {"edges": [{"node": node} for node in nodes]}}}
 
     def on_CreateRunFiles(self, variables: dict[str, Any]) -> dict[str, Any]:
         files = [

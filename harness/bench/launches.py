@@ -51,7 +51,7 @@ class Timed(Local):
 def recorded(planned: Planned, machine: Machine, progress: Progress) -> Stamps:
     """The point's turn in a study, with all that belongs to it: controller, recorder and mirror."""
     run_dir = planned.point.run_dir
-    if run_all([planned], False, machine, Timed(), [], progress):
+    if run_all([planned], False, machine, Timed(), [], progress, reported=False):
         status: dict[str, Any] = read_status(run_dir) or {}
         raise RuntimeError(f"{run_dir}: {status.get('status')}, {status.get('reason')}")
     return read(run_dir)

@@ -1,4 +1,4 @@
-"""The W&B client, opened for one point: online where that works, else offline."""
+"""The W&B client, opened for one run: online where that works, else offline."""
 
 import dataclasses
 import hashlib
@@ -30,14 +30,15 @@ def run_id(point: Point) -> str:
     return f"{point.slug[: LONGEST_ID - 9]}-{digest.hexdigest()[:8]}"
 
 
-def open_run(point: Point, state: State, fallback: bool) -> Any:
-    """Open the point's run in the mode that its state asks for, and say in the state what it came to.
+def open_run(folder: Path, state: State, fallback: bool, finish_s: int = FINISH_S, **about: Any) -> Any:
+    """Open a run beside what it is about, in the mode that its state asks for; say in the state what that came to.
 
-    `auto` is tried as `online` is: without a key that fails at once, before anything is sent.
+    `auto` is tried as `online` is: without a key that fails at once, before anything is sent. `about` is what W&B
+    shows of the run: name, group, job_type, tags, config. Finishing it takes at most `finish_s`.
     """
     if state.mode != "offline":
         try:
-            run = _init(point, state.run_id, "online")
+            run = _init(folder, state.run_id, "online", finish_s, about)
             state.mode_used = "online"
             return run
         # Whatever the client raises, the records are not lost: they go to an offline run.
@@ -47,24 +48,14 @@ def open_run(point: Point, state: State, fallback: bool) -> Any:
             state.reason = f"offline, because no online run could be opened: {sentence(error)}"
             # The client's service still holds the run's id.
             wandb.teardown(exit_code=1)
-    run = _init(point, state.run_id, "offline")
+    run = _init(folder, state.run_id, "offline", finish_s, about)
     state.mode_used = "offline"
-    state.offline_dir = str(Path(run.dir).parent.relative_to(point.path.resolve()))
+    state.offline_dir = str(Path(run.dir).parent.relative_to(folder.resolve()))
     return run
 
 
-def close_run(run: Any, failed: bool) -> None:
-    """Finish a run, as failed if the point has; an error where the server did not take all of it."""
-    log = Path(run.dir).parent / "logs" / "debug-internal.log"
-    run.finish(exit_code=1 if failed else 0)
-    # A server may refuse the rows of a run that it let us open. The client stops sending, and finishes as if all were
-    # well; only its own log tells.
-    for line in log.read_text(errors="replace").splitlines():
-        if '"level":"ERROR+4"' in line:
-            raise RuntimeError(json.loads(line)["msg"])
-
-
-def _init(point: Point, run_id: str, mode: str) -> Any:
+def open_point(point: Point, state: State, fallback: bool) -> Any:
+    """Open a point's run."""
     config = point.config
     tags = (
         *titles(config),
@@ -72,17 +63,15 @@ def _init(point: Point, run_id: str, mode: str) -> Any:
         *([] if times_collectives(config) else [config.precision.name]),
         f"{config.nodes * config.gpus_per_node}gpu",
     )
-    run = wandb.init(
-        mode=mode,  # type: ignore[arg-type]
-        dir=point.path.resolve(),
-        id=run_id,
-        resume="allow",
+    run = open_run(
+        point.path,
+        state,
+        fallback,
         name=point.slug,
         group=config.study,
         job_type="point",
         tags=list(dict.fromkeys(tags)),
         config={**dataclasses.asdict(config), "provenance": point.provenance},
-        settings=_settings(),
     )
     axis, globs = (ALONE_AXIS, ALONE_KEYS) if times_collectives(config) else (AXIS, KEYS)
     run.define_metric(axis)
@@ -91,7 +80,29 @@ def _init(point: Point, run_id: str, mode: str) -> Any:
     return run
 
 
-def _settings() -> wandb.Settings:
+def close_run(run: Any, failed: bool) -> None:
+    """Finish a run, as failed if the point has; an error where the server did not take all of it."""
+    log = Path(run.dir).parent / "logs" / "debug-internal.log"
+    run.finish(exit_code=1 if failed else 0)
+    # A server may refuse the rows of a run that it let us open, or an artifact. The client stops sending it, and
+    # finishes as if all were well; only its own log tells.
+    for line in log.read_text(errors="replace").splitlines():
+        if '"level":"ERROR+4"' in line or '"msg":"sender: failed to log artifact' in line:
+            raise RuntimeError(json.loads(line)["msg"])
+
+
+def _init(folder: Path, run_id: str, mode: str, finish_s: int, about: dict[str, Any]) -> Any:
+    return wandb.init(
+        mode=mode,  # type: ignore[arg-type]
+        dir=folder.resolve(),
+        id=run_id,
+        resume="allow",
+        settings=_settings(finish_s),
+        **about,
+    )
+
+
+def _settings(finish_s: int) -> wandb.Settings:
     """Nothing but the records leaves: no console, code, git state, machine metadata, packages or system metrics."""
     return wandb.Settings(
         console="off",
@@ -106,7 +117,7 @@ def _settings() -> wandb.Settings:
         x_save_requirements=False,
         silent=True,
         init_timeout=INIT_S,
-        finish_timeout=FINISH_S,
+        finish_timeout=finish_s,
         finish_timeout_raises=True,
     )
 

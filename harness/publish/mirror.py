@@ -10,15 +10,15 @@ import os
 import signal
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.analysis.read import Point, Record, lacking, read_point
 from harness.analysis.tail import Tail
 from harness.publish import state as mirror_json
-from harness.publish.client import close_run, open_run, run_id, sentence
+from harness.publish.client import close_run, open_point, run_id, sentence
 from harness.publish.history import History, summary
+from harness.publish.process import begin
 from harness.publish.state import State
 
 POLL_S = 1.0
@@ -50,7 +50,7 @@ class Mirror:
         """Mirror until the point has ended; the process's exit code."""
         mirror_json.write(self.run_dir, self.state)
         try:
-            run = open_run(self.point, self.state, fallback=not self.publish)
+            run = open_point(self.point, self.state, fallback=not self.publish)
         # Whatever the client raises: the records themselves are safe, and the state says why they are not mirrored.
         except Exception as error:
             self._give_up(f"W&B opened no run: {sentence(error)}")
@@ -166,19 +166,7 @@ def main() -> int:
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a point's run directory")
     parser.add_argument("--publish", action="store_true", help="upload what is there now, whatever record.wandb says")
     arguments = parser.parse_args()
-    # The measured ranks come first, also where the kernel shares out its time among sessions.
-    os.nice(19)
-    with suppress(OSError):
-        Path("/proc/self/autogroup").write_text("19")
-    # Without a terminal the client never asks for a key.
-    sys.stdin = open(os.devnull)  # noqa: SIM115
-    # Set here and not in launch/, where all others are: a mirror is also started by hand, and by `harness publish`,
-    # which knows no launch/.
-    os.environ.setdefault("WANDB_PROJECT", "scaling-harness")
-    os.environ.setdefault("WANDB_CACHE_DIR", str(arguments.run_dir.resolve() / "wandb" / "cache"))
-    # The client's reports about itself: an offline run sends nothing, and a silent server would hold up the exit.
-    os.environ["WANDB_ERROR_REPORTING"] = "false"
-    os.environ["WANDB_SILENT"] = "true"
+    begin(arguments.run_dir)
     try:
         mirror = Mirror(arguments.run_dir.resolve(), arguments.publish)
         for number in (signal.SIGTERM, signal.SIGINT):

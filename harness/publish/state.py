@@ -1,4 +1,4 @@
-"""mirror.json: what the mirror of a point is doing, for those who read the run directory."""
+"""mirror.json: what the mirror of a point is doing, or a study's report run, for those who read the folder."""
 
 import glob
 import json
@@ -15,7 +15,10 @@ LEASE_S = 60.0
 
 @dataclass
 class State:
-    """The state of a point's mirror; `mode` is what was asked for, `mode_used` what it came to."""
+    """The state of a mirror; `mode` is what was asked for, `mode_used` what it came to.
+
+    `sent`, of a study's report run alone, is the SHA-256 of the report that was sent last.
+    """
 
     run_id: str
     mode: str
@@ -26,13 +29,15 @@ class State:
     offline_dir: str | None = None
     host: str = ""
     pid: int = 0
+    sent: str | None = None
 
 
 def read(run_dir: Path) -> State | None:
     """The state that a run directory holds, or None where no mirror was there or its file is damaged."""
     try:
         document = json.loads((run_dir / "mirror.json").read_bytes())
-        return State(**{key: document[key] for key in State.__dataclass_fields__})
+        # older ones have no `sent`
+        return State(**{key: document[key] for key in State.__dataclass_fields__ if key in document or key != "sent"})
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 

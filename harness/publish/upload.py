@@ -1,4 +1,4 @@
-"""`harness publish wandb STUDY`: the points that W&B does not have yet."""
+"""`harness publish wandb STUDY`: the points that W&B does not have yet, then the study's report."""
 
 import subprocess
 import sys
@@ -12,11 +12,12 @@ from harness.publish import state as mirror_json
 
 # Longer than a mirror's own limits together; only a mirror that cannot even end itself meets it.
 LONGEST_S = 600
+REPORT = "report"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a point: `published`, `skipped` or `failed`, and a sentence on it."""
+    """What became of a point, or of the report: `published`, `skipped` or `failed`, and a sentence on it."""
 
     slug: str
     result: str
@@ -24,27 +25,43 @@ class Outcome:
 
 
 def publish(study_dir: Path) -> list[Outcome]:
-    """Upload every point of a study that is not whole on the server, one after the other."""
+    """Upload every point of a study that is not whole on the server, one after the other, then its report."""
     return list(publish_each(study_dir))
 
 
 def publish_each(study_dir: Path) -> Iterator[Outcome]:
     """The same, each point's outcome as soon as it is known. ValueError where there is no study."""
     study = read_study(Path(study_dir).resolve())
+    recorded = held = False
     for point in study:
-        reason = _skipped(point)
+        records, ours = len(Tail(point.path).read()), mirror_json.held(point.path)
+        recorded, held = recorded or records > 0, held or ours
+        reason = _skipped(point, records, ours)
         yield Outcome(point.slug, "skipped", f"{point.slug}: {reason}") if reason else _publish(point)
     for warning in study.warnings:
         yield Outcome("", "failed", warning)
+    if not recorded or held:
+        reason = "is sent when no point is held by a controller" if held else "no point has records"
+        yield Outcome(REPORT, "skipped", f"{REPORT}: {reason}")
+    else:
+        yield _publish_report(study.path)
 
 
-def _skipped(point: Point) -> str | None:
+def _publish_report(study_dir: Path) -> Outcome:
+    before = mirror_json.read(study_dir)
+    outcome = _upload(study_dir, REPORT, "harness.publish.report_run")
+    # it writes its state unless the server had this very report
+    if outcome.result == "published" and before is not None and before == mirror_json.read(study_dir):
+        return Outcome(REPORT, "skipped", f"{REPORT}: already published as run {before.run_id}")
+    return outcome
+
+
+def _skipped(point: Point, records: int, held: bool) -> str | None:
     """Why a point needs no upload now, or None."""
     status, state = point.status["status"], mirror_json.read(point.path)
-    records = len(Tail(point.path).read())
     if not records:
         return f"{status}, has no records"
-    if mirror_json.held(point.path):
+    if held:
         return f"{status}, is still held by its controller"
     if state and (state.state, state.mode_used) == ("done", "online") and state.records >= records:
         return f"already published as run {state.run_id}"
@@ -52,14 +69,18 @@ def _skipped(point: Point) -> str | None:
 
 
 def _publish(point: Point) -> Outcome:
-    """Mirror a point's records online, in a process of its own: the client's failures stay there."""
-    command = [sys.executable, "-m", "harness.publish.mirror", "--publish", str(point.path)]
+    return _upload(point.path, point.slug, "harness.publish.mirror")
+
+
+def _upload(folder: Path, name: str, module: str) -> Outcome:
+    """Mirror a folder online, in a process of its own: the client's failures stay there."""
+    command = [sys.executable, "-m", module, "--publish", str(folder)]
     try:
         ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LONGEST_S)
     except subprocess.TimeoutExpired:
-        return Outcome(point.slug, "failed", f"{point.slug}: the upload did not end within {LONGEST_S} s")
-    state = mirror_json.read(point.path)
+        return Outcome(name, "failed", f"{name}: the upload did not end within {LONGEST_S} s")
+    state = mirror_json.read(folder)
     if ended.returncode == 0 and state and state.mode_used == "online":
-        return Outcome(point.slug, "published", f"{point.slug}: published as run {state.run_id}")
-    reason = state.reason if state else ended.stderr.decode(errors="replace").strip()
-    return Outcome(point.slug, "failed", f"{point.slug}: {reason}")
+        return Outcome(name, "published", f"{name}: published as run {state.run_id}")
+    reason = state.reason if state and state.reason else ended.stderr.decode(errors="replace").strip()
+    return Outcome(name, "failed", f"{name}: {reason}")

@@ -44,8 +44,10 @@ SCALE = ("curve", "scaling", "label", "baseline", "nodes", "gpus", "step_s", "id
 """The columns of breakdown.csv before a part's own: fields of a scale's breakdown."""
 
 
-def report(study_dir: Path | str, processes: int = 1, join: Sequence[str] = ()) -> dict[str, Any]:
-    """Write the report into the study's folder, each file at once; return what it says, ready for JSON.
+def report(
+    study_dir: Path | str, processes: int = 1, join: Sequence[str] = (), folder: Path | None = None
+) -> dict[str, Any]:
+    """Write the report into the study's folder or a given one, each file at once; return what it says, ready for JSON.
 
     `points` are the rows of points.csv, `curves` the scales with intervals, `breakdown` where each scale's loss comes
     from, `comparisons` those of strategies and NCCL settings, `outliers` and `drift` what stands out among repeats,
@@ -59,7 +61,7 @@ def report(study_dir: Path | str, processes: int = 1, join: Sequence[str] = ()) 
     rows = frame.to_dicts()
     found = curves(rows)
     lost, off, drifted = breakdowns(rows, found), outliers(rows, found), drift(rows, found)
-    folder = study.path / "report"
+    folder = folder or study.path / "report"
     paths = {"page": "index.html", "points": "points.csv", "summary": "summary.md"}
     timed = curves_of_collectives(gathered)
     if not timed.is_empty():

@@ -14,6 +14,7 @@ from harness.study.preview import counted, dry_run, preview
 from harness.study.progress import Progress
 from harness.study.provenance import provenance
 from harness.study.remaining import Remaining
+from harness.study.report_run import send_report
 from harness.study.requeue import requeue
 from harness.study.rundir import check_study, open_study, plant
 from harness.study.running import Session
@@ -68,10 +69,12 @@ def run_all(
     hosts: list[dict[str, Any]],
     progress: Progress,
     own_job: bool = False,
+    reported: bool = True,
 ) -> int:
     """Every point's turn, one after the other.
 
     hosts: those that the preflight has looked at. own_job: whether this runs the one point of a job of its own.
+    reported: whether W&B gets the study's report when it is over.
     """
     with Interruption() as interruption:
         for planned in order:
@@ -94,6 +97,8 @@ def run_all(
                 title = f"[{position + 1}/{len(order)}] {planned.point.slug}"
                 statuses.append(take_safely(planned, position, title, session))
         say_result(statuses, len(order), progress.say)
+        if reported:
+            send_report(order, statuses, interruption, progress.say)
         requeue(order, statuses, interruption, own_job, progress.say)
     if interruption.exit_code is not None:
         return interruption.exit_code

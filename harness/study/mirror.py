@@ -1,7 +1,8 @@
-"""The W&B mirror beside a point: started, waited for a little, never allowed to matter."""
+"""The W&B mirror of a point, or of a study at its end: started, waited for a little, never allowed to matter."""
 
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,15 +31,19 @@ def forsake(old: Path) -> None:
 
 
 class Mirror:
-    """The process that repeats a point's records to W&B; not `served`, it finds no server."""
+    """A process that repeats records to W&B, by its module and words; not `served`, it finds no server.
 
-    def __init__(self, run_dir: Path, log: Path, served: bool = True) -> None:
+    It has `patience_s` to come to its end by itself.
+    """
+
+    def __init__(self, words: Sequence[str], log: Path, served: bool = True, patience_s: float = PATIENCE_S) -> None:
         environment = own() if served else {**own(), "WANDB_BASE_URL": NO_SERVER}
-        self.process = start([sys.executable, "-m", "harness.publish.mirror", str(run_dir)], environment, log)
+        self.patience_s = patience_s
+        self.process = start([sys.executable, "-m", *words], environment, log)
 
     def finish(self, interruption: Interruption) -> None:
         """Let it come to its end by itself for a while, then ask for it, then end it."""
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + self.patience_s
         while self._runs() and interruption.signal is None and time.monotonic() < until:
             time.sleep(POLL_S)
         if self._runs():

@@ -119,7 +119,8 @@ class Run:
             self.tell(f"started, {ranks}{f', attempt {number}' if number else ''}")
             if self.mirror is None and config.record.wandb != "disabled":
                 served = config.faults.kind != "wandb_down"
-                self.mirror = Mirror(point.run_dir, folder / "logs" / "mirror.log", served)
+                words = ("harness.publish.mirror", str(point.run_dir))
+                self.mirror = Mirror(words, folder / "logs" / "mirror.log", served)
             self.deadline = self.deadline or Deadline.after(config.launcher.timeout_s)
             with session.progress.point(self.title, self.planned.stages, pace) as watch:
                 outcome = run_attempt(

@@ -121,6 +121,19 @@ def test_wandb_runs_read_back_equal_to_the_records(root, report):
         }
 
 
+def test_the_studys_own_wandb_run_has_the_points_of_the_report(root, rows):
+    study = root / "studies" / "demo"
+    state = json.loads((study / "mirror.json").read_text())
+    assert (state["state"], state["mode_used"], state["records"]) == ("done", "offline", 4)
+    folder = study / state["offline_dir"]
+    run = wandb_offline.run(folder)
+    assert (run.job_type, run.run_group) == ("report", "demo")
+    [row] = wandb_offline.history(folder)
+    table = json.loads((folder / "files" / row["points/path"]).read_text())
+    column = table["columns"].index("tokens_per_s")
+    assert [values[column] for values in table["data"]] == [float(row["tokens_per_s"]) for row in rows]
+
+
 def test_the_page_is_the_last_thing_printed_and_needs_no_network(report):
     page = Path(report.rstrip().splitlines()[-1])
     assert page.name == "index.html"

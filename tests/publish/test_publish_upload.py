@@ -22,13 +22,20 @@ def account(monkeypatch):
     return use
 
 
+def points_of(study):
+    """What became of the points; the report comes last."""
+    *points, report = publish(study)
+    assert report.slug == "report"
+    return points, report
+
+
 def test_what_was_offline_is_published_once(tmp_path, account):
     run_dir = one_point(tmp_path)
     offline = finished(start(run_dir), run_dir)
     with serving() as stub:
         account(run_dir, **stub.environment)
-        (outcome,) = publish(run_dir.parents[1])
-        assert outcome.result == "published", outcome.line
+        (outcome,), report = points_of(run_dir.parents[1])
+        assert (outcome.result, report.result) == ("published", "published"), (outcome.line, report.line)
         state = mirror_state(run_dir)
         assert (state["state"], state["mode_used"], state["run_id"]) == ("done", "online", offline["run_id"])
         received = stub.runs[offline["run_id"]]
@@ -38,13 +45,14 @@ def test_what_was_offline_is_published_once(tmp_path, account):
             {key: value for key, value in row.items() if not key.startswith("_")} for row in received.history
         ]
         stub.operations.clear()
-        (outcome,) = publish(run_dir.parents[1])
-        assert (outcome.result, stub.operations) == ("skipped", [])
+        (outcome,), report = points_of(run_dir.parents[1])
+        assert (outcome.result, report.result, stub.operations) == ("skipped", "skipped", [])
         assert "already published" in outcome.line
+        assert "already published" in report.line
 
         # A later attempt, without a mirror, makes the point incomplete on the server again.
         second_attempt(run_dir)
-        (outcome,) = publish(run_dir.parents[1])
+        (outcome,), report = points_of(run_dir.parents[1])
         assert outcome.result == "published", outcome.line
         assert [row[AXIS] for row in received.history if "train/loss" in row] == [*range(1, 13), *range(8, 13)]
 
@@ -53,19 +61,21 @@ def test_a_server_that_is_away_is_an_outcome(tmp_path, account):
     run_dir = one_point(tmp_path)
     offline = finished(start(run_dir), run_dir)
     account(run_dir, WANDB_BASE_URL=closed_url())
-    (outcome,) = publish(run_dir.parents[1])
-    assert outcome.result == "failed"
+    (outcome,), report = points_of(run_dir.parents[1])
+    assert (outcome.result, report.result) == ("failed", "failed")
     assert "key" in outcome.line
+    assert "key" in report.line
     assert (run_dir / mirror_state(run_dir)["offline_dir"]) == run_dir / offline["offline_dir"]
 
 
 def test_points_without_records_and_held_points_are_skipped(tmp_path):
     run_dir = one_point(tmp_path, status="running")
     (run_dir / "lease.json").write_text("{}")
-    (outcome,) = publish(run_dir.parents[1])
+    (outcome,), report = points_of(run_dir.parents[1])
     assert (outcome.result, "held" in outcome.line) == ("skipped", True)
+    assert (report.result, "held" in report.line) == ("skipped", True)
     shutil.rmtree(run_dir / "attempts")
-    (outcome,) = publish(run_dir.parents[1])
+    (outcome,), report = points_of(run_dir.parents[1])
     assert (outcome.result, "no records" in outcome.line) == ("skipped", True)
 
 

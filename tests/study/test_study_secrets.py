@@ -1,6 +1,7 @@
 """Secrets of whoever starts a study are in nothing that comes of it."""
 
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,7 @@ OVERRIDE = "nccl.env.NCCL_OVERRIDE_SECRET=planted-override"
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """A study with a point that ran, mirrored, and one that its override makes impossible; its report."""
+    """A study with a point that ran, mirrored, and one that its override makes impossible; its report and bundle."""
     folder = tmp_path_factory.mktemp("work")
     repository = tmp_path_factory.mktemp("git")
     for words in (("init", "--quiet"), ("remote", "add", "origin", REMOTE)):
@@ -50,7 +51,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Command:
     impossible = command(*words, OVERRIDE)
     report = command("report", "s")
     assert (impossible.returncode, report.returncode) == (0, 0)
-    said = [text for one in (ended, impossible, report) for text in (one.stdout, one.stderr)]
+    bundle = command("publish", "bundle", "s")
+    assert bundle.returncode == 0, bundle.stderr
+    with tarfile.open(folder / "s.tar.gz") as archive:
+        archive.extractall(folder / "opened", filter="data")
+    said = [text for one in (ended, impossible, report, bundle) for text in (one.stdout, one.stderr)]
     (folder / "said.txt").write_text("".join(said))
     return command
 
@@ -70,6 +75,9 @@ def test_no_file_of_a_study_holds_a_secret(study: Command) -> None:
     assert {"env.json", "command.sh", "events.jsonl", "mirror.log", "launcher.log", "index.html", "points.csv"} <= names
     assert [path for path in study.files() if path.suffix == ".wandb"]
     assert len(study.points("s")) == 2
+    # what is in the bundle, and in the study's own run
+    assert [path for path in study.files() if path.parts[-3:] == ("opened", "s", "SHA256SUMS")]
+    assert list(study.folder.glob("studies/s/wandb/offline-run-*/*.wandb"))
 
 
 def test_what_is_left_of_them_says_that_they_were_there(study: Command) -> None:

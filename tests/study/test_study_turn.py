@@ -53,8 +53,8 @@ class Mirror:
 
     ends: list[str]
 
-    def __init__(self, run_dir: Path, log: Path, served: bool) -> None:
-        self.run_dir = run_dir
+    def __init__(self, words: tuple[str, str], log: Path, served: bool) -> None:
+        self.run_dir = Path(words[1])
 
     def finish(self, interruption: Interruption) -> None:
         self.ends.append(json.loads((self.run_dir / "status.json").read_text())["status"])
@@ -84,6 +84,7 @@ def test_the_mirror_is_finished_whatever_happens_and_after_the_last_status(
 ) -> None:
     Mirror.ends = []
     monkeypatch.setattr(running, "Mirror", Mirror)
+    monkeypatch.setattr(controller, "send_report", lambda *_: None)
     fails_once(monkeypatch, attempt, "write_json", "launch.json")
     two_points(tmp_path, "record.wandb=offline")
     assert Mirror.ends == ["failed", "ok"]
@@ -92,6 +93,7 @@ def test_the_mirror_is_finished_whatever_happens_and_after_the_last_status(
 def test_one_mirror_follows_all_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Mirror.ends = []
     monkeypatch.setattr(running, "Mirror", Mirror)
+    monkeypatch.setattr(controller, "send_report", lambda *_: None)
     monkeypatch.setenv("STANDIN", "steps")
     monkeypatch.setenv("STANDIN_FAULTS", "kill3")
     words = ("launcher.max_restarts=1", "gpus_per_node=2", "record.wandb=offline")
