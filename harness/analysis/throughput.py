@@ -117,8 +117,8 @@ def _slowest(events: Attempts) -> dict[tuple[int, int], float]:
         for record in records:
             if record["kind"] == "ranks":
                 numbers = range(record["step_first"], record["step_last"] + 1)
-                pairs = zip(numbers, record["duration_max_s"], strict=False)
-                seconds |= {(attempt, step): duration for step, duration in pairs}
+                for step, duration in zip(numbers, record["duration_max_s"], strict=False):
+                    seconds[attempt, step] = duration
     return seconds
 
 

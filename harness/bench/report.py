@@ -53,7 +53,7 @@ def _resident(process: psutil.Process) -> int:
 
 
 def opened(page: Path, browser: str) -> float:
-    """Seconds from a headless Chromium's turning to the page until all of it is loaded and drawn."""
+    """Seconds until a headless Chromium that turns to the page has loaded it, with the figures near the view drawn."""
     script = "<script>addEventListener('load', () => { document.body.dataset.opened = performance.now() })</script>"
     with tempfile.TemporaryDirectory() as folder:
         asking = Path(folder) / "page.html"

@@ -1,4 +1,4 @@
-// Draws every figure of the page and draws it again when the colour scheme changes.
+// Draws the figures of the page, those far below the view once they come near, and again when the colour scheme changes.
 (() => {
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const resolved = value => {
@@ -44,14 +44,25 @@
     }
     return whole;
   };
-  const draw = () => {
-    for (const plot of document.querySelectorAll(".plot")) {
-      const figure = JSON.parse(document.getElementById(`${plot.id}-data`).textContent);
-      Plotly.react(plot, resolved(figure.data), layout(figure.layout), {
-        displaylogo: false, responsive: true, modeBarButtons: [["toImage", "resetScale2d"]],
-      });
+  const draw = plot => {
+    const figure = JSON.parse(document.getElementById(`${plot.id}-data`).textContent);
+    Plotly.react(plot, resolved(figure.data), layout(figure.layout), {
+      displaylogo: false, responsive: true, modeBarButtons: [["toImage", "resetScale2d"]],
+    });
+  };
+  // The figures of a thousand points take longer to draw than a person waits, and lie below a long table.
+  const waiting = new Set(document.querySelectorAll(".plot"));
+  const drawWithin = pixels => {
+    const near = [...waiting].filter(plot => plot.getBoundingClientRect().top < pixels);
+    for (const plot of near) {
+      waiting.delete(plot);
+      draw(plot);
     }
   };
-  draw();
-  for (const change of [narrow, matchMedia("(prefers-color-scheme: dark)")]) change.addEventListener("change", draw);
+  const drawNear = () => drawWithin(innerHeight + 6000);
+  const drawAgain = () => document.querySelectorAll(".plot").forEach(plot => waiting.has(plot) || draw(plot));
+  drawNear();
+  for (const moved of ["scroll", "resize"]) addEventListener(moved, drawNear, { passive: true });
+  addEventListener("beforeprint", () => drawWithin(Infinity));
+  for (const change of [narrow, matchMedia("(prefers-color-scheme: dark)")]) change.addEventListener("change", drawAgain);
 })();

@@ -93,3 +93,12 @@ def test_no_texts_of_the_panels_overlap(wide, tmp_path, width):
     apart = "a.right <= b.left + 1 || b.right <= a.left + 1 || a.bottom <= b.top + 1 || b.bottom <= a.top + 1"
     pairs = f"(all => all.flatMap((a, i) => all.slice(i + 1).filter(b => !({apart}))).length)({boxes})"
     assert measured(wide, tmp_path, width, pairs) == "0"
+
+
+def test_figures_far_below_the_view_are_drawn_when_they_come_near(page, tmp_path):
+    tall = tmp_path / "tall.html"
+    tall.write_text(Path(page).read_text().replace("<main>", '<main><div style="height: 20000px"></div>'))
+    drawn = "document.querySelectorAll('.plot .main-svg').length > 0"
+    assert measured(tall, tmp_path, 1280, drawn) == "false"
+    told = f"addEventListener('scroll', () => document.body.dataset.found = {drawn})"
+    assert measured(tall, tmp_path, 1280, f"(scrollTo(0, 1e9), {told}, 'unseen')") == "true"
