@@ -1,13 +1,12 @@
 """Scaling efficiency: which points are one curve, and what each scale keeps of the curve's baseline."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.goodput import goodput_efficiency
-from harness.analysis.intervals import Interval, around, over_repeats
+from harness.analysis.intervals import Interval, over_repeats, ratio, step_freedom
 from harness.analysis.summary import Row
 from harness.config import Config
 from harness.fields import walk
@@ -142,15 +141,13 @@ def _estimate(values: list[tuple[Row, float]]) -> Interval:
     if row.get("tokens_per_s_lo") is None:
         return Interval(value)
     scale = value / row["tokens_per_s"]
-    return Interval(value, row["tokens_per_s_lo"] * scale, row["tokens_per_s_hi"] * scale, row["interval"])
+    lo, hi = row["tokens_per_s_lo"] * scale, row["tokens_per_s_hi"] * scale
+    return Interval(value, lo, hi, row["interval"], step_freedom(row["window_steps"]))
 
 
 def _ratio(part: Interval, base: Interval, is_baseline: bool) -> Interval:
-    """A speed over the baseline's; half-widths add in quadrature. The baseline itself has no interval."""
-    value = part.value / base.value
-    if is_baseline or part.kind is None or base.kind is None:
-        return Interval(value)
-    return around(value, math.hypot(part.half, base.half), part.kind if part.kind == base.kind else "within-run")
+    """A speed over the baseline's. The baseline itself has no interval."""
+    return Interval(part.value / base.value) if is_baseline else ratio(part, base)
 
 
 def _work(config: Config) -> dict[str, Any]:

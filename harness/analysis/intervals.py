@@ -1,33 +1,36 @@
 """95 % intervals, and what they were taken over.
 
-All of them are intervals of rates and of their ratios, which are positive. They are therefore taken on the log scale,
-where a relative error is the same up and down: value · exp(±half).
+Rates and their ratios are positive. Their intervals are therefore taken on the log scale, where a relative error is the
+same up and down: value · exp(±half). Differences have either sign: value ± half.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 DRAWS = 2000
 SEED = 0
-# Student's t at 97.5 % where the expansion below is not yet good to 0.2 %: 1 to 4 degrees of freedom.
-FEW = (12.7062, 4.3027, 3.1824, 2.7764)
 # An interval that is wider than this share of its value says nothing about it.
 TELLING = 0.5
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its 95 % interval; `kind` is `repeats`, `within-run` or null where there is no interval."""
+    """A value with its 95 % interval; `kind` is `repeats`, `within-run` or null where there is no interval.
+
+    `freedom`: the degrees of freedom behind its t-interval.
+    """
 
     value: float
     lo: float | None = None
     hi: float | None = None
     kind: str | None = None
+    freedom: float | None = None
 
     @property
     def half(self) -> float:
@@ -40,33 +43,88 @@ class Interval:
         return self.lo is not None and self.hi is not None and self.hi - self.lo <= TELLING * self.value
 
 
-def around(value: float, half: float, kind: str) -> Interval:
+def around(value: float, half: float, kind: str, freedom: float) -> Interval:
     """The interval of a positive value whose relative error is `half`."""
     # Beyond a factor of e³⁰ either way there is nothing to tell, and much beyond it no float.
     factor = math.exp(min(half, 30.0))
-    return Interval(value, value / factor, value * factor, kind)
+    return Interval(value, value / factor, value * factor, kind, freedom)
 
 
-def student(freedom: int) -> float:
-    """Student's t at 97.5 %, by the Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5)."""
-    if freedom <= len(FEW):
-        return FEW[freedom - 1]
-    z = NormalDist().inv_cdf(0.975)
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return float(sum(term / freedom**power for power, term in enumerate(terms)))
+def ratio(part: Interval, base: Interval) -> Interval:
+    """One rate over another; without an interval where one of them has none.
+
+    Over repeats of both it is Student's two-sample interval, which takes the relative spread of the two for the same:
+    with as many repeats of each it holds 94 % of truths where one spread is twice the other's, and is much narrower
+    than what three repeats would give each spread of its own. Else each has its own spread.
+    """
+    value = part.value / base.value
+    if part.freedom is None or base.freedom is None:
+        return Interval(value)
+    sides = [(side.half / student(side.freedom), side.freedom) for side in (part, base)]
+    repeats = part.kind == base.kind == "repeats"
+    error, freedom = pooled(*sides) if repeats else welch(*sides)
+    return around(value, student(freedom) * error, "repeats" if repeats else "within-run", freedom)
+
+
+def pooled(*means: tuple[float, float]) -> tuple[float, float]:
+    """Standard error and degrees of freedom of a difference of means of one spread, from those of both."""
+    freedom = sum(own for _, own in means)
+    spread = sum(error**2 * (own + 1) * own for error, own in means) / freedom
+    return math.sqrt(spread * sum(1 / (own + 1) for _, own in means)), freedom
+
+
+def difference(ours: Sequence[float], theirs: Sequence[float], factor: float = 1.0) -> Interval:
+    """The mean of repeats less `factor` times the mean of others', by Welch; no interval without two of each."""
+    sides = [np.asarray(ours, dtype=float), factor * np.asarray(theirs, dtype=float)]
+    value = float(sides[0].mean() - sides[1].mean())
+    if min(map(len, sides)) < 2:
+        return Interval(value)
+    error, freedom = welch(*((float(side.std(ddof=1)) / math.sqrt(len(side)), len(side) - 1) for side in sides))
+    half = student(freedom) * error
+    return Interval(value, value - half, value + half, "repeats", freedom)
+
+
+def welch(*means: tuple[float, float]) -> tuple[float, float]:
+    """The same of means that each have a spread of their own (Welch 1947)."""
+    variance = sum(error**2 for error, _ in means)
+    if not variance:
+        return 0.0, sum(own for _, own in means)
+    return math.sqrt(variance), variance**2 / sum(error**4 / own for error, own in means)
+
+
+def within(t: float, freedom: float) -> float:
+    """How likely Student's t lies within ±t.
+
+    t = √freedom · tan θ turns its density into a power of cos θ (Abramowitz and Stegun 26.7), smooth enough for Gauss's
+    quadrature at any degree of freedom from 1 on.
+    """
+    end = math.atan(t / math.sqrt(freedom))
+    density = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
+    return min(1.0, density * end * float(WEIGHTS @ np.cos(end * (NODES + 1) / 2) ** (freedom - 1)))
+
+
+@functools.lru_cache(4096)
+def student(freedom: float) -> float:
+    """Student's t at 97.5 %: within ± of it lie 95 %."""
+    low, high = 1.9, 13.0
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (middle, high) if within(middle, freedom) < 0.95 else (low, middle)
+    return high
+
+
+def significance(difference: float, error: float, freedom: float) -> float:
+    """How likely chance alone makes a difference as large as this, of either sign: the t-test's p."""
+    return 1 - within(abs(difference) / error, freedom) if error else float(not difference)
 
 
 def over_repeats(values: Sequence[float]) -> Interval:
     """The mean of two or more repeats with its t-interval."""
     sample = np.asarray(values, dtype=float)
-    half = student(len(sample) - 1) * float(sample.std(ddof=1)) / math.sqrt(len(sample))
+    freedom = len(sample) - 1
+    half = student(freedom) * float(sample.std(ddof=1)) / math.sqrt(len(sample))
     mean = float(sample.mean())
-    return around(mean, half / mean, "repeats")
+    return around(mean, half / mean, "repeats", freedom)
 
 
 def within_run(tokens: Sequence[float], seconds: Sequence[float]) -> Interval:
@@ -82,12 +140,22 @@ def within_run(tokens: Sequence[float], seconds: Sequence[float]) -> Interval:
     value = float(amount.sum() / duration.sum())
     if steps < 2:
         return Interval(value)
-    length = max(1, min(round(1.25 * steps ** (1 / 3)), steps // 4))
+    length = block(steps)
     single = float(np.linalg.norm(amount - value * duration) / duration.sum())
     error = max(single, _bootstrap_error(amount, duration, length))
-    freedom = steps - 1 if length == 1 else round(1.5 * steps / length) - 1
-    half = student(freedom) * error * math.sqrt(steps / (steps - 1))
-    return around(value, half / value, "within-run")
+    half = student(step_freedom(steps)) * error * math.sqrt(steps / (steps - 1))
+    return around(value, half / value, "within-run", step_freedom(steps))
+
+
+def block(steps: int) -> int:
+    """Steps of a block."""
+    return max(1, min(round(1.25 * steps ** (1 / 3)), steps // 4))
+
+
+def step_freedom(steps: int) -> int:
+    """Degrees of freedom of a window of two steps or more."""
+    length = block(steps)
+    return steps - 1 if length == 1 else round(1.5 * steps / length) - 1
 
 
 def _bootstrap_error(amount: NDArray[np.float64], duration: NDArray[np.float64], length: int) -> float:

@@ -7,6 +7,7 @@ import polars as pl
 from harness.analysis.attainable import COMPARED, Bandwidth, InStep, Setting, columns, entries, in_step, placed, setting
 from harness.analysis.efficiency import fill_rows, name_rows
 from harness.analysis.goodput import BUCKETS
+from harness.analysis.parts import PARTS
 from harness.analysis.read import Study
 from harness.analysis.steps import first
 from harness.analysis.summary import summarise
@@ -119,6 +120,10 @@ COLUMNS: dict[str, type[pl.DataType]] = {
     "op": pl.String,
     **{f"{name}_peak_busbw": pl.Float64 for name in OPERATIONS},
     **{f"{name}_{what}": pl.Float64 for name in COMPARED for what in ("attainable", "of_attainable")},
+    "straggler_rank": pl.Int64,
+    "straggler_host": pl.String,
+    "sampled_step_s": pl.Float64,
+    **{f"part_{name}_s": pl.Float64 for name in PARTS},
 }
 
 

@@ -88,6 +88,12 @@ def _straggler(ranks: list[int], caused: np.ndarray, durations: list[float]) -> 
 
 def sentence(straggler: Straggler, hosts: list[str], world_size: int) -> str:
     """What a person is told of it: `rank 5 on node03 keeps others waiting 12.3 ms of a step (4.1 %)`."""
-    where = f" on {hosts[straggler.rank * len(hosts) // world_size]}" if hosts else ""
+    host = host_of(straggler.rank, hosts, world_size)
+    where = f" on {host}" if host else ""
     waiting = f"{1e3 * straggler.caused_s:.3g} ms of a step ({100 * straggler.share:.1f} %)"
     return f"rank {straggler.rank}{where} keeps others waiting {waiting}"
+
+
+def host_of(rank: int, hosts: list[str], world_size: int) -> str | None:
+    """The host of a rank, where hosts are known: each has as many."""
+    return hosts[rank * len(hosts) // world_size] if hosts else None

@@ -7,9 +7,10 @@ from harness.analysis.attainable import entries
 from harness.analysis.collectives import OPERATIONS, collectives
 from harness.analysis.exposure import exposure
 from harness.analysis.goodput import BUCKETS, doubts, ledger
+from harness.analysis.parts import PARTS, Accounts, step_parts
 from harness.analysis.read import Events, Point, Record
 from harness.analysis.steps import first, kept
-from harness.analysis.stragglers import Arrivals, arrivals, sentence
+from harness.analysis.stragglers import Arrivals, arrivals, host_of, sentence
 from harness.analysis.telemetry import Telemetry, telemetry
 from harness.analysis.throughput import attained, slow_products, throughput, utilisation
 from harness.plan.model import FLOPS_CONVENTION, flops_per_token, flops_per_token_causal, parameters
@@ -42,7 +43,8 @@ def summarise(point: Point) -> Row:
     start = first(point.events, "start") or {}
     gpus = start.get("world_size") or config.nodes * config.gpus_per_node
     tokens_per_step = start.get("tokens_per_step")
-    communication, exposed, arrived = collectives(point.events), exposure(point.events), _arrivals(point)
+    communication, exposed, accounts = collectives(point.events), exposure(point.events), Accounts()
+    arrived = _arrivals(point, accounts)
     tiled = ledger(point.launches, point.events)
     devices = telemetry(point.path, point.events, gpus)
     warnings = [*point.warnings, *doubts(tiled), *devices.warnings]
@@ -95,6 +97,7 @@ def summarise(point: Point) -> Row:
         "bubble_s_p50": exposed.bubble,
         "last_rank": arrived.last_rank,
         "last_share": arrived.last_share,
+        **_straggler(arrived, start.get("hosts", []), gpus),
         "peak_memory_bytes": _peak_memory(point.events),
         "loss_last": next((step["loss"] for step in reversed(kept(point.events)) if step["loss"] is not None), None),
         "warnings": "; ".join(warnings) or None,
@@ -114,7 +117,7 @@ def summarise(point: Point) -> Row:
         }
     if times_collectives(config):
         return row | dict.fromkeys(TRAINED) | _benchmark(point)
-    return row | _window(point, gpus, start, devices)
+    return row | _window(point, gpus, start, devices, accounts)
 
 
 def _benchmark(point: Point) -> Row:
@@ -126,11 +129,13 @@ def _benchmark(point: Point) -> Row:
     return row
 
 
-def _window(point: Point, gpus: int, start: Record, devices: Telemetry) -> Row:
+def _window(point: Point, gpus: int, start: Record, devices: Telemetry, accounts: Accounts) -> Row:
     """The columns of the measured window; none where no step was measured."""
     window = throughput(point.events)
     if window is None:
         return {"window_steps": 0}
+    mean = window.window_s / window.steps
+    made = step_parts(accounts, point.events, gpus, window.data_share * mean)
     rate, config = window.tokens_per_s, point.config
     whole, causal = (count(config.model, config.seq_len) for count in (flops_per_token, flops_per_token_causal))
     seconds, device_name = sorted(window.seconds), start.get("device_name")
@@ -146,7 +151,7 @@ def _window(point: Point, gpus: int, start: Record, devices: Telemetry) -> Row:
         "attained": attained(whole, rate.value / gpus, start),
         "energy_per_token_j": devices.power_w / rate.value if devices.power_w is not None else None,
         "window_steps": window.steps,
-        "step_s_mean": window.window_s / window.steps,
+        "step_s_mean": mean,
         "step_s_min": seconds[0],
         "step_s_p25": window.p25,
         "step_s_p50": window.p50,
@@ -158,11 +163,16 @@ def _window(point: Point, gpus: int, start: Record, devices: Telemetry) -> Row:
         "slowest_rank": None if window.slowest is None else window.slowest.rank,
         "slowest_by": None if window.slowest is None else window.slowest.by,
         "data_share": window.data_share,
+        "sampled_step_s": made.sampled_step_s,
+        **{f"part_{name}_s": made.seconds[name] for name in PARTS},
     }
 
 
-def _arrivals(point: Point) -> Arrivals:
-    """From what all ranks wrote of the steps that were kept, which is streamed: at scale it does not fit in memory."""
+def _arrivals(point: Point, accounts: Accounts) -> Arrivals:
+    """From what all ranks wrote of the steps that were kept, which is streamed: at scale it does not fit in memory.
+
+    On its way `accounts` takes note of it.
+    """
     steps = {(record["attempt"], record["step"]): record["duration_s"] for record in kept(point.events)}
     told = (
         record
@@ -170,7 +180,13 @@ def _arrivals(point: Point) -> Arrivals:
         for record in nodes.records(point.path / "attempts" / str(attempt), "sample")
         if (record["attempt"], record["step"]) in steps
     )
-    return arrivals(told, steps)
+    return arrivals(accounts.watch(told), steps)
+
+
+def _straggler(arrived: Arrivals, hosts: list[str], gpus: int) -> Row:
+    if arrived.straggler is None:
+        return {}
+    return {"straggler_rank": arrived.straggler.rank, "straggler_host": host_of(arrived.straggler.rank, hosts, gpus)}
 
 
 def _ranks_on_cores(point: Point) -> str:

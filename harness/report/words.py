@@ -2,14 +2,26 @@
 
 from collections.abc import Callable, Sequence
 
+from harness.analysis.breakdown import Breakdown
+from harness.analysis.drift import Drift
 from harness.analysis.efficiency import Curve
 from harness.analysis.intervals import Interval
+from harness.analysis.outliers import Outlier
 from harness.analysis.summary import Row
 from harness.config import OPERATIONS
 
 NONE = "–"
 BEYOND_IDEAL = 1.1
 _CHECKPOINTING = {"none": "no activation checkpointing", "full": "full activation checkpointing"}
+# What a part of a step's time is, behind "1.6 points are".
+LOST_TO = {
+    "transfer": "transfer that no computation covers",
+    "wait": "waiting for the rank that comes last",
+    "bubble": "the pipeline's bubble",
+    "data": "waiting for data",
+    "compute": "slower computation",
+    "other": "time between operations",
+}
 # What should be one and the same behind all figures of a study, and what it is called.
 ALIKE = {
     "git_sha": "commit",
@@ -75,16 +87,24 @@ def names(rows: Sequence[Row]) -> list[str]:
     return [name if short.count(name) == 1 else str(row["slug"]) for name, row in zip(short, rows, strict=True)]
 
 
-def headline(rows: Sequence[Row], curves: Sequence[Curve]) -> list[str]:
-    """One sentence a curve: what it keeps of its baseline's speed at its largest scale. Best kept first.
+def headline(rows: Sequence[Row], curves: Sequence[Curve], lost: Sequence[Breakdown] = ()) -> list[str]:
+    """One sentence a curve: what it keeps of its baseline's speed at its largest scale, and what most of the rest is
+    lost to, by its breakdown. Best kept first.
 
     Scales above it that did not end well are named, so that a curve's end is not taken for the study's.
     """
     doubted = {row["slug"] for row in rows if row["oversubscribed"]}
     over = unit(rows)
     grown = [curve for curve in curves if len(curve.scales) > 1]
+    causes = {(one.curve, one.label): _cause(one, rows) for one in lost}
     sentences = [
-        _kept(curve, over, not doubted.isdisjoint(curve.largest.slugs)) + _beyond(curve, rows, over)
+        _kept(
+            curve,
+            over,
+            not doubted.isdisjoint(curve.largest.slugs),
+            causes.get((curve.name, curve.largest.label), ""),
+        )
+        + _beyond(curve, rows, over)
         for curve in sorted(grown, key=lambda curve: -curve.largest.efficiency.value)
     ]
     for curve in curves:
@@ -154,7 +174,41 @@ def tally(rows: Sequence[Row]) -> str:
     return f"{len(rows)} point{'s' * (len(rows) != 1)}" + f": {parts}" * bool(parts)
 
 
-def _kept(curve: Curve, over: str, doubted: bool) -> str:
+def standing_out(outliers: Sequence[Outlier]) -> list[str]:
+    """One sentence for each point that is off the other repeats of its scale."""
+    return [
+        f"{one.label} r{one.repeat} is {percent(abs(one.deviation))} {'faster' if one.deviation > 0 else 'slower'} than "
+        f"the mean of its scale's other repeats, which chance alone makes of a point in {percent(one.p)} of studies."
+        for one in outliers
+    ]
+
+
+def drifting(drift: Drift | None) -> list[str]:
+    """A sentence where points ran clearly faster or slower the later they ran."""
+    if drift is None or not drift.matters:
+        return []
+    change = drift.change
+    low, high = sorted(abs(bound - 1) for bound in (change.lo or 0.0, change.hi or 0.0))
+    return [
+        f"Repeats ran {'faster' if change.value > 1 else 'slower'} the later they ran: by "
+        f"{percent(abs(change.value - 1))} [{100 * low:.1f}, {100 * high:.1f}] of their tokens/s from position "
+        f"{drift.first} to {drift.last} of the study's order. Its rounds keep that out of the comparison of scales."
+    ]
+
+
+def _cause(lost: Breakdown, rows: Sequence[Row]) -> str:
+    """What most is lost to, where its interval supports it: `; 1.6 points are waiting on rank 3 of n07`."""
+    part = lost.largest
+    if part is None or part.lost_efficiency is None or part.lost_efficiency.value < 0.0005:
+        return ""
+    what = LOST_TO[part.name]
+    named = {(row["straggler_rank"], row["straggler_host"]) for row in rows if row["slug"] in lost.slugs}
+    if part.name == "wait" and len(named) == 1 and (one := named.pop())[0] is not None:
+        what = f"waiting on rank {one[0]}" + f" of {one[1]}" * bool(one[1])
+    return f"; {100 * part.lost_efficiency.value:.1f} points are {what}"
+
+
+def _kept(curve: Curve, over: str, doubted: bool, cause: str) -> str:
     efficiency = curve.largest.efficiency
     interval = f" {span(efficiency)}" if efficiency.kind else ""
     what = "tokens/s" if curve.scaling == "weak" else "speed at a fixed global batch"
@@ -162,12 +216,12 @@ def _kept(curve: Curve, over: str, doubted: bool) -> str:
     sentence = f"{curve.name} keeps {percent(efficiency.value)}{interval} {of}"
     if efficiency.kind and not efficiency.tells:
         runs = min(len(curve.baseline.slugs), len(curve.largest.slugs))
-        sentence = f"{curve.name}: {_many(runs, 'run')} of a scale can't tell what it keeps {of}"
+        sentence, cause = f"{curve.name}: {_many(runs, 'run')} of a scale can't tell what it keeps {of}", ""
     if doubted:
         return f"{sentence}; with more ranks than cores, not a scaling measurement."
     # Caches or a disturbed baseline: either way not what the strategy gains.
     beyond = efficiency.value > BEYOND_IDEAL and (efficiency.tells or not efficiency.kind)
-    return f"{sentence}; more than ideal, so doubt the baseline." if beyond else f"{sentence}."
+    return f"{sentence}; more than ideal, so doubt the baseline." if beyond else f"{sentence}{cause}."
 
 
 def _beyond(curve: Curve, rows: Sequence[Row], over: str) -> str:

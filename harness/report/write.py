@@ -2,18 +2,24 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from harness.analysis.breakdown import Breakdown, breakdowns
+from harness.analysis.comparison import comparisons
+from harness.analysis.drift import drift
 from harness.analysis.efficiency import curves
 from harness.analysis.files import write_text
+from harness.analysis.intervals import Interval
+from harness.analysis.outliers import outliers
 from harness.analysis.points import Gathered, gather
 from harness.analysis.read import read_study
 from harness.report import tables
 from harness.report.page import page
-from harness.report.words import differences, headline, ran, tally
+from harness.report.words import differences, drifting, headline, ran, standing_out, tally
 
 SCHEMA = 1
 TIMED = (
@@ -34,32 +40,42 @@ TIMED = (
 )
 """The columns of collectives.csv after slug and label: fields of `benchmark` records."""
 
+SCALE = ("curve", "scaling", "label", "baseline", "nodes", "gpus", "step_s", "ideal_s", "gap_s")
+"""The columns of breakdown.csv before a part's own: fields of a scale's breakdown."""
+
 
 def report(study_dir: Path | str) -> dict[str, Any]:
     """Write the report into the study's folder, each file at once; return what it says, ready for JSON.
 
-    `points` are the rows of points.csv, `curves` the scales with intervals, `paths` the written files. ValueError
-    where the folder is no study of this version or cannot be written.
+    `points` are the rows of points.csv, `curves` the scales with intervals, `breakdown` where each scale's loss comes
+    from, `comparisons` of strategies and NCCL settings, `paths` the written files. ValueError the folder is no study of this version or cannot be written.
     """
     study = read_study(Path(study_dir))
     gathered = gather(study)
     frame = gathered.frame
     rows = frame.to_dicts()
     found = curves(rows)
+    lost, off, drifted = breakdowns(rows, found), outliers(rows, found), drift(rows, found)
     folder = study.path / "report"
     paths = {"page": "index.html", "points": "points.csv", "summary": "summary.md"}
     timed = curves_of_collectives(gathered)
     if not timed.is_empty():
         paths["collectives"] = "collectives.csv"
+    if lost:
+        paths["breakdown"] = "breakdown.csv"
     document = {
         "schema": SCHEMA,
         "kind": "report",
         "time": time.time(),
         "study": study.name,
-        "headline": headline(rows, found),
+        "headline": headline(rows, found, lost),
         "points": rows,
         "curves": [dataclasses.asdict(curve) for curve in found],
-        "warnings": [*study.warnings, *differences(rows)],
+        "breakdown": [dataclasses.asdict(one) for one in lost],
+        "comparisons": [dataclasses.asdict(one) for one in comparisons(rows, found)],
+        "outliers": [dataclasses.asdict(one) for one in off],
+        "drift": dataclasses.asdict(drifted) if drifted else None,
+        "warnings": [*study.warnings, *differences(rows), *standing_out(off), *drifting(drifted)],
         "paths": {name: str((folder / file).absolute()) for name, file in paths.items()},
     }
     try:
@@ -68,6 +84,8 @@ def report(study_dir: Path | str) -> dict[str, Any]:
         write_text(folder / "summary.md", _summary(document))
         if "collectives" in paths:
             write_text(folder / paths["collectives"], timed.write_csv())
+        if "breakdown" in paths:
+            write_text(folder / paths["breakdown"], breakdown_table(lost).write_csv())
         write_text(folder / "index.html", page(document, found, gathered))
     except OSError as error:
         raise ValueError(f"{folder}: cannot be written ({error.strerror})") from error
@@ -83,6 +101,25 @@ def curves_of_collectives(gathered: Gathered) -> pl.DataFrame:
         for entry in curve.entries
     ]
     return pl.DataFrame(rows)
+
+
+def breakdown_table(lost: Sequence[Breakdown]) -> pl.DataFrame:
+    """One row a curve, scale and part of a step."""
+    rows = [
+        {name: getattr(one, name) for name in SCALE}
+        | {"part": part.name, "own_s": part.own_s}
+        | _bounds("lost_s", part.lost_s)
+        | _bounds("lost_efficiency", part.lost_efficiency)
+        | {"interval": part.lost_s.kind if part.lost_s else None}
+        for one in lost
+        for part in one.parts
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _bounds(name: str, interval: Interval | None) -> dict[str, float | None]:
+    values = (None,) * 3 if interval is None else (interval.value, interval.lo, interval.hi)
+    return dict(zip((name, f"{name}_lo", f"{name}_hi"), values, strict=True))
 
 
 def _summary(document: dict[str, Any]) -> str:
