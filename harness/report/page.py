@@ -17,8 +17,8 @@ from harness.analysis.efficiency import Curve
 from harness.analysis.points import Gathered
 from harness.analysis.summary import Row
 from harness.report import tables
-from harness.report.bandwidth import bandwidth_figures
 from harness.report.figures import Figure, figures
+from harness.report.filters import filters
 from harness.report.words import ran, tally, unit
 
 HERE = Path(__file__).parent
@@ -39,6 +39,7 @@ PROVENANCE = {
 def page(document: dict[str, Any], curves: Sequence[Curve], gathered: Gathered) -> str:
     """The whole page of a report's document. Everything from the study is escaped."""
     rows: list[Row] = document["points"]
+    shown = figures(document, curves, gathered)
     findings = document["headline"]
     many = " many" * (len(findings) > 4)
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(document["time"]))
@@ -48,10 +49,12 @@ def page(document: dict[str, Any], curves: Sequence[Curve], gathered: Gathered) 
         findings=f'<ul class="findings{many}">{_items(findings)}</ul>',
         about=escape(f"{tally(rows)}. Written {written}."),
         ran=f'<p class="about">{escape(" · ".join(ran(rows)))}</p>' * bool(rows),
+        contents=_contents(shown),
         points_note=escape(_points_note(rows)),
+        filters=filters(rows),
         points=tables.html(rows),
         warnings=f'<ul class="note">{_items(document["warnings"])}</ul>' * bool(document["warnings"]),
-        figures="\n".join(map(_figure, [*figures(rows, curves), *bandwidth_figures(rows, gathered)])),
+        figures="\n".join(map(_figure, shown)),
         provenance=_provenance(rows),
         footer=escape("All numbers, with more columns: points.csv beside this page. GB are 10⁹ bytes, GiB 2³⁰."),
         plotly=get_plotlyjs(),
@@ -59,17 +62,41 @@ def page(document: dict[str, Any], curves: Sequence[Curve], gathered: Gathered) 
     )
 
 
+def _contents(shown: Sequence[Figure]) -> str:
+    """Links to everything on the page."""
+    places = [(f"figure-{figure.key}", figure.title) for figure in shown]
+    places += [("points", "Points"), ("provenance", "Where it ran")]
+    return "".join(f'<li><a href="#{place}">{escape(title)}</a></li>' for place, title in places)
+
+
 def _figure(figure: Figure) -> str:
-    # JSON has "<" only inside strings; written as an escape it can neither end the script nor open a comment.
-    data = json.dumps({"data": figure.data, "layout": figure.layout}, allow_nan=False).replace("<", "\\u003c")
+    """Its words, itself, and its numbers, which become a table or a CSV file when somebody asks."""
     name = f"figure-{figure.key}"
+    if figure.layout is None:
+        drawn = f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{name}-title">{figure.html}</div>'
+    else:
+        described = f'aria-labelledby="{name}-title" aria-describedby="{name}-caption"'
+        drawn = (
+            f'<div class="plot" id="{name}-plot" role="img" {described} '
+            f'style="min-height:{figure.layout["height"]}px"></div>'
+            + _data(f"{name}-plot-data", {"data": figure.data, "layout": figure.layout})
+        )
+    numbers = {"heads": figure.numbers.heads, "lines": figure.numbers.lines}
     return (
-        f'<figure aria-labelledby="{name}-title"><figcaption><h2 id="{name}-title">{escape(figure.title)}</h2>'
-        f"<p>{escape(figure.caption)}</p></figcaption>"
-        f'<div class="plot" id="{name}" role="img" aria-labelledby="{name}-title" '
-        f'style="min-height:{figure.layout["height"]}px"></div>'
-        f'<script type="application/json" id="{name}-data">{data}</script></figure>'
+        f'<figure id="{name}" aria-labelledby="{name}-title"><figcaption><h2 id="{name}-title">{escape(figure.title)}'
+        f'</h2><p id="{name}-caption">{escape(figure.caption)}</p></figcaption>{drawn}'
+        f'<div class="numbers"><button type="button" class="csv" data-name="{figure.key}" '
+        f'aria-label="CSV: {escape(figure.title)}">CSV</button><details><summary>As a table'
+        f'<span class="unseen">: {escape(figure.title)}</span></summary></details></div>'
+        + _data(f"{name}-numbers", numbers)
+        + "</figure>"
     )
+
+
+def _data(name: str, value: Any) -> str:
+    # JSON has "<" only inside strings; written as an escape it can neither end the script nor open a comment.
+    text = json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{name}">{text}</script>'
 
 
 def _points_note(rows: Sequence[Row]) -> str:
