@@ -46,13 +46,15 @@ class Tab:
             self.events.append(answer)
 
     def open(self, page: Path | str) -> float:
-        """Load a file; the seconds until it was loaded and its first frame painted."""
+        """Load a file; the seconds until it is read, and its figures near the top are drawn and painted."""
         self.events.clear()
         begin = time.perf_counter()
         self.call("Page.navigate", url=f"file://{page}")
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
-        self.run("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+        self.until("!document.querySelector('.plot') || globalThis.Plotly")
+        for _ in range(2):
+            self.run("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
         return time.perf_counter() - begin
 
     def run(self, expression: str) -> Any:
@@ -62,7 +64,7 @@ class Tab:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def until(self, expression: str, seconds: float = 20) -> None:
+    def until(self, expression: str, seconds: float = 60) -> None:
         """Wait for a JavaScript expression to be true."""
         limit = time.monotonic() + seconds
         while not self.run(expression):

@@ -3,6 +3,9 @@
 Its content policy forbids every request, so that a page from a stranger's study cannot call home.
 """
 
+import base64
+import functools
+import gzip
 import json
 import time
 from collections.abc import Sequence
@@ -17,11 +20,14 @@ from harness.analysis.efficiency import Curve
 from harness.analysis.points import Gathered
 from harness.analysis.summary import Row
 from harness.report import tables
-from harness.report.figures import Figure, figures
+from harness.report.figures import figures
+from harness.report.figures.figure import Figure
 from harness.report.filters import filters
 from harness.report.words import ran, tally, unit
 
 HERE = Path(__file__).parent
+# Pixels from which on a figure scrolls in a window of its own.
+TALL = 2400
 PROVENANCE = {
     "device_name": "device",
     "processor": "processor",
@@ -57,9 +63,15 @@ def page(document: dict[str, Any], curves: Sequence[Curve], gathered: Gathered) 
         figures="\n".join(map(_figure, shown)),
         provenance=_provenance(rows),
         footer=escape("All numbers, with more columns: points.csv beside this page. GB are 10⁹ bytes, GiB 2³⁰."),
-        plotly=get_plotlyjs(),
+        plotly=_plotly(),
         script=(HERE / "page.js").read_text(),
     )
+
+
+@functools.cache
+def _plotly() -> str:
+    """plotly.js, packed: plain it would be most of the page, and leave a large study no room."""
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
 def _contents(shown: Sequence[Figure]) -> str:
@@ -73,7 +85,7 @@ def _figure(figure: Figure) -> str:
     """Its words, itself, and its numbers, which become a table or a CSV file when somebody asks."""
     name = f"figure-{figure.key}"
     if figure.layout is None:
-        drawn = f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{name}-title">{figure.html}</div>'
+        drawn = _scroll(name, figure.html)
     else:
         described = f'aria-labelledby="{name}-title" aria-describedby="{name}-caption"'
         drawn = (
@@ -81,6 +93,7 @@ def _figure(figure: Figure) -> str:
             f'style="min-height:{figure.layout["height"]}px"></div>'
             + _data(f"{name}-plot-data", {"data": figure.data, "layout": figure.layout})
         )
+        drawn = _scroll(name, drawn) if figure.layout["height"] > TALL else drawn
     numbers = {"heads": figure.numbers.heads, "lines": figure.numbers.lines}
     return (
         f'<figure id="{name}" aria-labelledby="{name}-title"><figcaption><h2 id="{name}-title">{escape(figure.title)}'
@@ -91,6 +104,10 @@ def _figure(figure: Figure) -> str:
         + _data(f"{name}-numbers", numbers)
         + "</figure>"
     )
+
+
+def _scroll(name: str, html: str) -> str:
+    return f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{name}-title">{html}</div>'
 
 
 def _data(name: str, value: Any) -> str:

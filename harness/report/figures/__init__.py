@@ -23,14 +23,15 @@ def figures(document: dict[str, Any], curves: Sequence[Curve], gathered: Gathere
     trained = [row for row in rows if row["model"] is not None]
     ok = [row for row in trained if row["status"] == "ok" and row["step_s_p50"] is not None]
     several = [row for row in ok if row["gpus"] > 1]
-    grown = [entry for entry in document["breakdown"] if entry["label"] != entry["baseline"]]
     made = []
+    if curves:
+        made.append(throughput(curves, rows))
+    if grown := [curve for curve in curves if len(curve.scales) > 1]:
+        made.append(efficiency(grown, rows))
+    if lost := [entry for entry in document["breakdown"] if entry["label"] != entry["baseline"]]:
+        made.append(losses(lost, rows))
     if trained:
         made.append(heat(trained))
-    if curves:
-        made += [throughput(curves, rows), efficiency(curves, rows)]
-    if grown:
-        made.append(losses(grown, rows))
     if ok:
         made.append(step_times(ok, curves))
     if any(row[f"{name}_s_p50"] is not None for row in ok for name in COMMUNICATION):

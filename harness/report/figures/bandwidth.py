@@ -9,7 +9,18 @@ from harness.analysis.read import Record
 from harness.analysis.summary import Row
 from harness.config import OPERATIONS
 from harness.plan.benchmark import GRAPHED_BYTES, size_text
-from harness.report.figures.figure import COMMUNICATION, SYMBOLS, Cell, Dict, Figure, Numbers, axes, color, heading, panels
+from harness.report.figures.figure import (
+    COMMUNICATION,
+    SYMBOLS,
+    Cell,
+    Dict,
+    Figure,
+    Numbers,
+    axes,
+    color,
+    heading,
+    panels,
+)
 from harness.report.words import names, number, percent
 
 COMPARED_AT = "among as many ranks in the same places, with the same backend, device, NCCL and NCCL environment"

@@ -18,6 +18,8 @@ Cell = str | int | float | None
 SERIES = 8
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
 PANELS_A_ROW = 3
+INSIDE = {"color": "var(--page)"}
+"""Of text in a bar."""
 POINT = ("slug", "label", "repeat", "status", "gpus")
 COMMUNICATION = {
     "all_reduce": "all-reduce",

@@ -10,7 +10,8 @@ from harness.analysis.summary import Row
 from harness.report.figures.figure import Cell, Figure, Numbers
 from harness.report.words import number, percent, span, unit
 
-SHADES = 7
+SHADES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+"""Efficiencies from which on a shade is the next stronger one."""
 Place = tuple[int, int]
 """GPUs and nodes."""
 
@@ -56,7 +57,11 @@ def heat(rows: Sequence[Row]) -> Figure:
     )
     names = ("curve", "nodes", "gpus", "points", "status", "efficiency", "efficiency_lo", "efficiency_hi")
     return Figure(
-        "heat", f"Every strategy at every number of {over}", caption, Numbers((*names, "tokens_per_s_gpu"), lines), html=html
+        "heat",
+        f"Every strategy at every number of {over}",
+        caption,
+        Numbers((*names, "tokens_per_s_gpu"), lines),
+        html=html,
     )
 
 
@@ -71,8 +76,7 @@ def _cell(share: Interval | None, rate: float | None, ends: Counter[str], over: 
 
 
 def _shade(share: float) -> int:
-    """0 below 40 %, then a step every 10 points."""
-    return max(0, min(SHADES - 1, int(10 * share) - 3))
+    return sum(share >= step for step in SHADES)
 
 
 def _ended(ends: Counter[str]) -> str:

@@ -66,7 +66,9 @@ def losses(entries: Sequence[dict[str, Any]], rows: Sequence[Row]) -> Figure:
         if index % columns == 0:
             layout[f"yaxis{panel}"]["title"] = {"text": "points of efficiency lost"}
         last = f"<b>{escape(curve)}</b>: {_gap(mine[-1]):.1f} points at {mine[-1]['gpus']}"
-        layout["annotations"].append(heading(panel, f"{last}<br>{mine[0]['scaling']}, of {escape(mine[0]['baseline'])}"))
+        layout["annotations"].append(
+            heading(panel, f"{last}<br>{mine[0]['scaling']}, of {escape(mine[0]['baseline'])}")
+        )
     return Figure("losses", "Where the loss comes from", _caption(entries, rows), _numbers(entries), data, layout)
 
 
@@ -81,7 +83,8 @@ def _caption(entries: Sequence[dict[str, Any]], rows: Sequence[Row]) -> str:
         f"scale, named above its panel; panels share one range. {windows(rows)} Parts are medians over sampled "
         f"steps, data a mean over the window; means over {count} repeat{'s' * (count != '1')} a scale, 95 % intervals "
         "over repeats where one points at a part."
-        + f" Not known of some scales and there among unexplained: {', '.join(unknown)}." * bool(unknown)
+        + f" Not known of some scales and there among unexplained: {', '.join(unknown)}."
+        * bool(unknown)
     )
 
 

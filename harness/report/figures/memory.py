@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from harness.analysis.summary import Row
 from harness.plan import hardware
-from harness.report.figures.figure import Dict, Figure, Numbers, bars_height, labels, names_axis, of_rows
+from harness.report.figures.figure import INSIDE, Dict, Figure, Numbers, bars_height, labels, names_axis, of_rows
 from harness.report.words import gibibytes, percent
 
 GIB = 2**30
@@ -20,7 +20,13 @@ def memory(rows: Sequence[Row]) -> Figure:
         for peak, share in zip(peaks, shares, strict=True)
     ]
     bars: Dict = {"type": "bar", "orientation": "h", "y": named, "x": [peak / GIB for peak in peaks], "text": words}
-    bars |= {"textposition": "auto", "insidetextanchor": "end", "cliponaxis": False, "name": "peak"}
+    bars |= {
+        "textposition": "auto",
+        "insidetextanchor": "end",
+        "insidetextfont": INSIDE,
+        "cliponaxis": False,
+        "name": "peak",
+    }
     bars |= {"marker": {"color": "var(--series-1)"}, "hovertemplate": "%{text}<extra>%{y}</extra>"}
     known = [(name, size) for name, size in zip(named, sizes, strict=True) if size is not None]
     ends: Dict = {"type": "scatter", "mode": "markers", "y": [name for name, _ in known]}

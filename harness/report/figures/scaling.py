@@ -97,7 +97,7 @@ def _numbers(curves: Sequence[Curve], what: str, ideal: bool) -> Numbers:
         for curve in curves:
             for scale in curve.scales:
                 value: Interval = getattr(scale, what)
-                place = [scale.label, curve.baseline.label, scale.nodes, scale.gpus, len(scale.slugs)]
+                place: list[Cell] = [scale.label, curve.baseline.label, scale.nodes, scale.gpus, len(scale.slugs)]
                 expected = curve.baseline.tokens_per_s.value / curve.baseline.gpus * scale.gpus
                 own: list[Cell] = [value.value, value.lo, value.hi, value.kind, *([expected] * ideal)]
                 yield [curve.name, curve.scaling, *place, *own]

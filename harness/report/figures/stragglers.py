@@ -4,7 +4,18 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.analysis.summary import Row
-from harness.report.figures.figure import Dict, Figure, axes, bars_height, heading, labels, names_axis, of_rows, windows
+from harness.report.figures.figure import (
+    INSIDE,
+    Dict,
+    Figure,
+    axes,
+    bars_height,
+    heading,
+    labels,
+    names_axis,
+    of_rows,
+    windows,
+)
 from harness.report.words import NONE, milliseconds, percent
 
 
@@ -28,9 +39,15 @@ def stragglers(rows: Sequence[Row]) -> Figure:
     }
     data: list[Dict] = []
     for index, (panel, title, values, words) in enumerate(shown):
-        bars: Dict = {"type": "bar", "orientation": "h", "y": named, "x": [value or 0 for value in values], "text": words}
-        bars |= {"textposition": "auto", "cliponaxis": False, "marker": {"color": f"var(--series-{index + 1})"}}
+        bars: Dict = {"type": "bar", "orientation": "h", "y": named, "x": values, "text": words}
+        bars |= {"textposition": "auto", "insidetextfont": INSIDE, "cliponaxis": False}
+        bars |= {"marker": {"color": f"var(--series-{index + 1})"}}
         data.append(bars | {"hovertemplate": "%{text}<extra>%{y}</extra>", **axes(panel)})
+        # a bar without length has no text
+        flat = [(name, text) for name, value, text in zip(named, values, words, strict=True) if not value]
+        texts: Dict = {"type": "scatter", "mode": "text", "x": [0] * len(flat), "y": [name for name, _ in flat]}
+        texts |= {"text": [text for _, text in flat], "textposition": "middle right", "hoverinfo": "skip"}
+        data += [texts | axes(panel)] * bool(flat)
         layout[f"xaxis{panel}"] = {"rangemode": "tozero"} | ({"tickformat": ".0%"} if index < 2 else {})
         layout[f"yaxis{panel}"] = names_axis(named) | ({"matches": "y", "showticklabels": False} if index else {})
         layout["annotations"].append(heading(panel, f"<b>{title}</b>"))
@@ -38,7 +55,7 @@ def stragglers(rows: Sequence[Row]) -> Figure:
         "Left: the rank that came last in the largest share of the synchronising collectives of its sampled steps, and "
         "that share; with n ranks alike it would be 1 ÷ n. Middle: the rank that was slowest in most measured steps, "
         "and how much longer these took on it than on the fastest, median. Right: waiting for the last rank that no "
-        f"computation covers, median over sampled steps. {windows(rows)} Where several ranks have the largest share, or "
+        f"computation covers, median over sampled steps. {windows(rows)} Where several ranks have that share, or "
         f"none was told, there is a dash. One bar a run, no baseline.{_often(rows)}"
     )
     columns = ("last_rank", "last_share", "slowest_rank", "slowest_by", "exposed_wait_s_p50", "wait_s_p50")
