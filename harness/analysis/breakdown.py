@@ -47,6 +47,11 @@ class Breakdown:
     unknown: list[str]
 
     @property
+    def tells(self) -> bool:
+        """Whether sampled steps of this scale and of the baseline tell of it."""
+        return "compute" not in self.unknown
+
+    @property
     def largest(self) -> Part | None:
         """The known part that most is lost to, if the interval tells that something is."""
         known = [part for part in self.parts if part.lost_s is not None and part.name != UNEXPLAINED]

@@ -1,4 +1,4 @@
-"""Strategies and NCCL settings compared, scale by scale: how much faster one is, and whether chance may be behind it."""
+"""Strategies and NCCL settings compared, scale by scale: how much faster one is, and whether that may be chance."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from harness.analysis.efficiency import Curve, Scale
-from harness.analysis.intervals import Interval, around, difference, ratio, significance, student
+from harness.analysis.intervals import LEVEL, Interval, around, difference, ratio, significance, student
 from harness.analysis.summary import Row
 
-LEVEL = 0.05
 PLAIN = "default"
 """The NCCL setting that the others of a strategy are compared with, where a study has it."""
 
@@ -115,7 +114,9 @@ def _comparison(
 
 def _holm(found: list[Comparison]) -> list[Comparison]:
     """With the p that a study of so many comparisons leaves of each (Holm 1979)."""
-    tested = sorted((index for index, one in enumerate(found) if one.p is not None), key=lambda index: found[index].p or 0.0)
+    tested = sorted(
+        (index for index, one in enumerate(found) if one.p is not None), key=lambda index: found[index].p or 0.0
+    )
     adjusted = list(found)
     most = 0.0
     for place, index in enumerate(tested):

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.efficiency import Curve
-from harness.analysis.intervals import Interval, around, significance, student
+from harness.analysis.intervals import LEVEL, Interval, around, significance, student
 from harness.analysis.summary import Row
 
-LEVEL = 0.05
 MATTERS = 0.01
 """Of its tokens/s that a study must have gained or lost from its first point to its last."""
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 DRAWS = 2000
 SEED = 0
+LEVEL = 0.05
+"""p below which a difference is significant."""
 # An interval that is wider than this share of its value says nothing about it.
 TELLING = 0.5
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)
@@ -60,9 +62,10 @@ def ratio(part: Interval, base: Interval) -> Interval:
     value = part.value / base.value
     if part.freedom is None or base.freedom is None:
         return Interval(value)
-    sides = [(side.half / student(side.freedom), side.freedom) for side in (part, base)]
+    ours = part.half / student(part.freedom), part.freedom
+    theirs = base.half / student(base.freedom), base.freedom
     repeats = part.kind == base.kind == "repeats"
-    error, freedom = pooled(*sides) if repeats else welch(*sides)
+    error, freedom = pooled(ours, theirs) if repeats else welch(ours, theirs)
     return around(value, student(freedom) * error, "repeats" if repeats else "within-run", freedom)
 
 
@@ -99,18 +102,23 @@ def within(t: float, freedom: float) -> float:
     quadrature at any degree of freedom from 1 on.
     """
     end = math.atan(t / math.sqrt(freedom))
-    density = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
-    return min(1.0, density * end * float(WEIGHTS @ np.cos(end * (NODES + 1) / 2) ** (freedom - 1)))
+    powers = np.cos(end * (NODES + 1) / 2) ** (freedom - 1)
+    return min(1.0, _density(freedom) * math.sqrt(freedom) * end * float(WEIGHTS @ powers))
 
 
 @functools.lru_cache(4096)
 def student(freedom: float) -> float:
     """Student's t at 97.5 %: within ± of it lie 95 %."""
-    low, high = 1.9, 13.0
-    while high - low > 1e-9:
-        middle = (low + high) / 2
-        low, high = (middle, high) if within(middle, freedom) < 0.95 else (low, middle)
-    return high
+    # Newton's method comes from below and never passes, for the density only falls; t is 1.96 or more
+    t = 1.95
+    while (short := 0.95 - within(t, freedom)) > 1e-11:
+        t += short / (2 * _density(freedom) * (1 + t**2 / freedom) ** (-(freedom + 1) / 2))
+    return t
+
+
+def _density(freedom: float) -> float:
+    """Of Student's t at 0."""
+    return math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi * freedom)
 
 
 def significance(difference: float, error: float, freedom: float) -> float:

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.efficiency import Curve
-from harness.analysis.intervals import significance
+from harness.analysis.intervals import LEVEL, significance
 from harness.analysis.summary import Row
 
-LEVEL = 0.05
 MATTERS = 0.01
 """Of its tokens/s that a point must be off the other repeats."""
 FEWEST = 3

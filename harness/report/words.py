@@ -177,8 +177,8 @@ def tally(rows: Sequence[Row]) -> str:
 def standing_out(outliers: Sequence[Outlier]) -> list[str]:
     """One sentence for each point that is off the other repeats of its scale."""
     return [
-        f"{one.label} r{one.repeat} is {percent(abs(one.deviation))} {'faster' if one.deviation > 0 else 'slower'} than "
-        f"the mean of its scale's other repeats, which chance alone makes of a point in {percent(one.p)} of studies."
+        f"{one.label} r{one.repeat} is {percent(abs(one.deviation))} {'faster' if one.deviation > 0 else 'slower'} "
+        f"than the mean of its scale's other repeats; by chance alone a point is in {percent(one.p)} of studies."
         for one in outliers
     ]
 

@@ -48,7 +48,8 @@ def report(study_dir: Path | str) -> dict[str, Any]:
     """Write the report into the study's folder, each file at once; return what it says, ready for JSON.
 
     `points` are the rows of points.csv, `curves` the scales with intervals, `breakdown` where each scale's loss comes
-    from, `comparisons` of strategies and NCCL settings, `paths` the written files. ValueError the folder is no study of this version or cannot be written.
+    from, `comparisons` those of strategies and NCCL settings, `outliers` and `drift` what stands out among repeats,
+    `paths` the written files. ValueError where the folder is no study of this version or cannot be written.
     """
     study = read_study(Path(study_dir))
     gathered = gather(study)
@@ -61,7 +62,7 @@ def report(study_dir: Path | str) -> dict[str, Any]:
     timed = curves_of_collectives(gathered)
     if not timed.is_empty():
         paths["collectives"] = "collectives.csv"
-    if lost:
+    if any(one.tells for one in lost):
         paths["breakdown"] = "breakdown.csv"
     document = {
         "schema": SCHEMA,

@@ -58,7 +58,9 @@ def test_a_single_run_a_side_has_no_significance():
 
 
 def test_settings_are_compared_with_the_plain_one_and_strategies_with_each_other():
-    rows = [row for parallel in ("ddp", "fsdp") for nccl in ("default", "ring", "tree") for row in rows_of(parallel, nccl)]
+    rows = [
+        row for parallel in ("ddp", "fsdp") for nccl in ("default", "ring", "tree") for row in rows_of(parallel, nccl)
+    ]
     pairs = [(found.curve, found.other) for found in compared(rows)]
     assert sorted(pairs) == [
         ("tiny-ddp", "tiny-fsdp"),

@@ -90,8 +90,8 @@ def test_repeats_give_the_interval_and_the_baseline_their_mean(tmp_path):
     assert len(curve.largest.slugs) == 3
     assert curve.largest.efficiency.value == pytest.approx(0.5)
     assert curve.largest.efficiency.kind == curve.largest.tokens_per_s.kind == "repeats"
-    # t(2)·s/√3 = 4.303·0.1/1.732 on both sides of the ratio, in quadrature.
-    assert curve.largest.efficiency.half == pytest.approx(0.2484 * 2**0.5, rel=1e-3)
+    # t(4)·s·√(1/3 + 1/3) = 2.776·0.1·0.8165, s the spread of all repeats about their scale's mean.
+    assert curve.largest.efficiency.half == pytest.approx(0.2267, rel=1e-3)
     assert curve.baseline.efficiency.kind is None
 
 
