@@ -22,12 +22,11 @@ def figures(document: dict[str, Any], curves: Sequence[Curve], gathered: Gathere
     rows: list[Row] = document["points"]
     trained = [row for row in rows if row["model"] is not None]
     ok = [row for row in trained if row["status"] == "ok" and row["step_s_p50"] is not None]
-    several = [row for row in ok if row["gpus"] > 1]
     made = []
     if curves:
         made.append(throughput(curves, rows))
-    if grown := [curve for curve in curves if len(curve.scales) > 1]:
-        made.append(efficiency(grown, rows))
+    if any(len(curve.scales) > 1 for curve in curves):
+        made.append(efficiency(curves, rows))
     if lost := [entry for entry in document["breakdown"] if entry["label"] != entry["baseline"]]:
         made.append(losses(lost, rows))
     if trained:
@@ -37,8 +36,8 @@ def figures(document: dict[str, Any], curves: Sequence[Curve], gathered: Gathere
     if any(row[f"{name}_s_p50"] is not None for row in ok for name in COMMUNICATION):
         made.append(collectives(ok))
     made += bandwidth_figures(rows, gathered)
-    if several:
-        made.append(stragglers(several))
+    if waiting := stragglers(ok):
+        made.append(waiting)
     if held := [row for row in rows if row["peak_memory_bytes"] is not None]:
         made.append(memory(held))
     if started := [row for row in rows if row["wall_s"]]:

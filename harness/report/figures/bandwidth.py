@@ -51,7 +51,7 @@ def busbw(curves: Sequence[Bandwidth], in_steps: dict[str, list[InStep]], short:
     layout = _layout(there, "busbw (GB/s)", {"rangemode": "tozero"})
     caption = (
         "Lines: operations alone, fp32, S by nccl-tests' convention; median of batches of calls, each on the slowest "
-        f"rank{_dotted(curves)}. {_in_place(curves)}"
+        f"rank{_dotted(curves)}. {_in_place(curves)} One line a run and operation, no baseline."
     )
     if compared:
         caption += (
@@ -75,7 +75,7 @@ def small(curves: Sequence[Bandwidth], short: dict[str, str]) -> Figure:
     layout = _layout(_panels(few), "time (µs)", {"type": "log"})
     caption = (
         f"Operations of at most {size_text(GRAPHED_BYTES)} alone: one of many that the host launches one after another"
-        f"{_dotted(few)}."
+        f"{_dotted(few)}. Median of batches of calls; one line a run and operation, no baseline."
     )
     return Figure("small-operations", "Time of small operations", caption, _numbers(few, {}), data, layout)
 

@@ -51,8 +51,11 @@ def throughput(curves: Sequence[Curve], rows: Sequence[Row]) -> Figure:
 
 
 def efficiency(curves: Sequence[Curve], rows: Sequence[Row]) -> Figure:
-    """A panel a curve: curves with different baselines never share an axis. All panels have the same range."""
+    """A panel a curve of several scales: curves with different baselines never share an axis. All panels have the same
+    range, and each curve its colour among all."""
     over = unit(rows)
+    order = {curve.name: index for index, curve in enumerate(curves)}
+    curves = [curve for curve in curves if len(curve.scales) > 1]
     shares = [scale.efficiency for curve in curves for scale in curve.scales]
     low = min(share.lo if share.lo is not None and share.tells else share.value for share in shares)
     high = max(share.hi if share.hi is not None and share.tells else share.value for share in shares)
@@ -64,8 +67,8 @@ def efficiency(curves: Sequence[Curve], rows: Sequence[Row]) -> Figure:
         gpus = [scale.gpus for scale in curve.scales]
         values = [scale.efficiency for scale in curve.scales]
         text = [f"{percent(value.value)} {within(value, share=True)}" for value in values]
-        line = _line(curve, index, gpus, values, text)
-        data += [_ideal(gpus, [1.0] * len(gpus), curve.name, index) | axes(panel), line | axes(panel)]
+        line = _line(curve, order[curve.name], gpus, values, text)
+        data += [_ideal(gpus, [1.0] * len(gpus), curve.name, order[curve.name]) | axes(panel), line | axes(panel)]
         layout[f"xaxis{panel}"] = _scale_axis([curve], over)
         share_axis: Dict = {"tickformat": ".0%", "range": [floor, max(1.05, high + 0.02)]}
         layout[f"yaxis{panel}"] = share_axis

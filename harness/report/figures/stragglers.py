@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from harness.analysis.summary import Row
 from harness.report.figures.figure import (
@@ -10,6 +11,7 @@ from harness.report.figures.figure import (
     Figure,
     axes,
     bars_height,
+    color,
     heading,
     labels,
     names_axis,
@@ -19,61 +21,94 @@ from harness.report.figures.figure import (
 from harness.report.words import NONE, milliseconds, percent
 
 
-def stragglers(rows: Sequence[Row]) -> Figure:
-    """Three panels over one axis of points of several ranks: who came last, who was slowest, and the waiting."""
+@dataclass(frozen=True)
+class Panel:
+    """One column of points.csv: a share that belongs to a rank, named in the column `rank`, or seconds."""
+
+    column: str
+    title: str
+    convention: str
+    rank: str | None = None
+
+    def value(self, row: Row) -> float | None:
+        value: float | None = row[self.column]
+        return value if value is None or self.rank else 1e3 * value
+
+    def words(self, row: Row) -> str:
+        value = row[self.column]
+        if value is None:
+            return NONE
+        if self.rank:
+            return f"rank {row[self.rank]}: {percent(value)}"
+        named = "" if row["straggler_rank"] is None else f"; rank {row['straggler_rank']} stands out"
+        return f"{milliseconds(value)} ms{named}"
+
+
+PANELS = (
+    Panel(
+        "last_share",
+        "last in collectives",
+        "the rank that came last in the largest share of the synchronising collectives of its sampled steps, and that "
+        "share; were all of n ranks alike it would be 1 ÷ n",
+        "last_rank",
+    ),
+    Panel(
+        "slowest_by",
+        "slowest in steps",
+        "the rank that was slowest in most measured steps, and how much longer these took on it than on the fastest, "
+        "median",
+        "slowest_rank",
+    ),
+    Panel(
+        "exposed_wait_s_p50",
+        "waiting in a step",
+        "for the last rank, where no computation covers it, on the rank in the middle; median over sampled steps",
+    ),
+)
+
+
+def stragglers(rows: Sequence[Row]) -> Figure | None:
+    """Who came last, who was slowest, and the waiting: panels over one axis of points of several ranks, as far as
+    their runs told of it."""
+    rows = [row for row in rows if row["gpus"] > 1 and any(row[panel.column] is not None for panel in PANELS)]
+    shown = [panel for panel in PANELS if any(row[panel.column] is not None for row in rows)]
+    if not shown:
+        return None
     named = labels(rows)
-    last = [_share(row["last_rank"], row["last_share"]) for row in rows]
-    slow = [_share(row["slowest_rank"], row["slowest_by"]) for row in rows]
-    waits = [NONE if row["exposed_wait_s_p50"] is None else _waiting(row) for row in rows]
-    shown = (
-        ("", "last in collectives", [row["last_share"] for row in rows], last),
-        ("2", "slowest in steps, by", [row["slowest_by"] for row in rows], slow),
-        ("3", "waiting in a step (ms)", [_milliseconds(row["exposed_wait_s_p50"]) for row in rows], waits),
-    )
     layout: Dict = {
         "height": bars_height(rows, 28) + 30,
         "showlegend": False,
-        "grid": {"rows": 1, "columns": 3, "pattern": "independent", "xgap": 0.06},
+        "grid": {"rows": 1, "columns": len(shown), "pattern": "independent", "xgap": 0.08},
         "annotations": [],
         "margin": {"l": 64, "r": 24, "t": 56, "b": 40},
     }
     data: list[Dict] = []
-    for index, (panel, title, values, words) in enumerate(shown):
+    for index, panel in enumerate(shown):
+        number = str(index + 1) if index else ""
+        values, words = [panel.value(row) for row in rows], [panel.words(row) for row in rows]
         bars: Dict = {"type": "bar", "orientation": "h", "y": named, "x": values, "text": words}
         bars |= {"textposition": "auto", "insidetextfont": INSIDE, "cliponaxis": False}
-        bars |= {"marker": {"color": f"var(--series-{index + 1})"}}
-        data.append(bars | {"hovertemplate": "%{text}<extra>%{y}</extra>", **axes(panel)})
+        bars |= {"marker": {"color": color(index)}, "hovertemplate": "%{text}<extra>%{y}</extra>"}
+        data.append(bars | axes(number))
         # a bar without length has no text
         flat = [(name, text) for name, value, text in zip(named, values, words, strict=True) if not value]
         texts: Dict = {"type": "scatter", "mode": "text", "x": [0] * len(flat), "y": [name for name, _ in flat]}
-        texts |= {"text": [text for _, text in flat], "textposition": "middle right", "hoverinfo": "skip"}
-        data += [texts | axes(panel)] * bool(flat)
-        layout[f"xaxis{panel}"] = {"rangemode": "tozero"} | ({"tickformat": ".0%"} if index < 2 else {})
-        layout[f"yaxis{panel}"] = names_axis(named) | ({"matches": "y", "showticklabels": False} if index else {})
-        layout["annotations"].append(heading(panel, f"<b>{title}</b>"))
+        texts |= {"text": [f"\u00a0{text}" for _, text in flat], "textposition": "middle right", "hoverinfo": "skip"}
+        data += [texts | axes(number)] * bool(flat)
+        ticks = {"tickformat": ".2~%"} if panel.rank else {"ticksuffix": " ms"}
+        layout[f"xaxis{number}"] = {"rangemode": "tozero", "nticks": 5, **ticks}
+        layout[f"yaxis{number}"] = names_axis(named) | ({"matches": "y", "showticklabels": False} if index else {})
+        layout["annotations"].append(heading(number, f"<b>{panel.title}</b>"))
+    conventions = " ".join(f"{panel.title.capitalize()}: {panel.convention}." for panel in shown)
+    unknown = any(row[panel.column] is None for panel in shown for row in rows)
     caption = (
-        "Left: the rank that came last in the largest share of the synchronising collectives of its sampled steps, and "
-        "that share; with n ranks alike it would be 1 ÷ n. Middle: the rank that was slowest in most measured steps, "
-        "and how much longer these took on it than on the fastest, median. Right: waiting for the last rank that no "
-        f"computation covers, median over sampled steps. {windows(rows)} Where several ranks have that share, or "
-        f"none was told, there is a dash. One bar a run, no baseline.{_often(rows)}"
+        f"{conventions} {windows(rows)} One bar a run, no baseline."
+        + " A dash: not known, or several ranks have that share." * unknown
+        + _often(rows)
     )
-    columns = ("last_rank", "last_share", "slowest_rank", "slowest_by", "exposed_wait_s_p50", "wait_s_p50")
-    numbers = of_rows(rows, *columns, "straggler_rank", "straggler_host")
+    columns = [name for panel in PANELS for name in (panel.rank, panel.column) if name]
+    numbers = of_rows(rows, *columns, "wait_s_p50", "straggler_rank", "straggler_host")
     return Figure("stragglers", "Who the others wait for", caption, numbers, data, layout)
-
-
-def _share(rank: int | None, share: float | None) -> str:
-    return NONE if rank is None or share is None else f"rank {rank}: {percent(share)}"
-
-
-def _waiting(row: Row) -> str:
-    words = f"{milliseconds(row['exposed_wait_s_p50'])} ms"
-    return words if row["straggler_rank"] is None else f"{words}; rank {row['straggler_rank']} stands out"
-
-
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else 1e3 * seconds
 
 
 def _often(rows: Sequence[Row]) -> str:
