@@ -10,6 +10,7 @@ from typing import Any
 from made_rows import made_row
 
 from harness.analysis.breakdown import breakdowns
+from harness.analysis.comparison import comparisons
 from harness.analysis.efficiency import curves, fill_rows
 from harness.analysis.goodput import BUCKETS
 from harness.analysis.parts import PARTS
@@ -55,6 +56,7 @@ def write_page(folder: Path, rows: list[dict[str, Any]]) -> tuple[Path, dict[str
         "headline": headline(rows, found, lost),
         "points": rows,
         "breakdown": [dataclasses.asdict(one) for one in lost],
+        "comparisons": [dataclasses.asdict(one) for one in comparisons(rows, found)],
         "warnings": [],
     }
     file = folder / "index.html"

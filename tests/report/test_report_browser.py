@@ -138,7 +138,9 @@ def test_every_figure_saves_its_numbers_and_shows_them_as_a_table(tab, made, tmp
         assert heads == list(figure.numbers.heads)
         for line, values in zip(lines, figure.numbers.lines, strict=True):
             for written, value in zip(line, values, strict=True):
-                if isinstance(value, str):
+                if isinstance(value, bool):
+                    assert written == str(value).lower()
+                elif isinstance(value, str):
                     # a spreadsheet would take it for a formula
                     assert written == (f"'{FORMULA}" if value == FORMULA else value)
                 else:

@@ -7,6 +7,7 @@ from harness.analysis.efficiency import Curve
 from harness.analysis.points import Gathered
 from harness.analysis.summary import Row
 from harness.report.figures.bandwidth import bandwidth_figures
+from harness.report.figures.comparisons import compared
 from harness.report.figures.figure import COMMUNICATION, Figure
 from harness.report.figures.goodput import goodput
 from harness.report.figures.heat import heat
@@ -31,6 +32,8 @@ def figures(document: dict[str, Any], curves: Sequence[Curve], gathered: Gathere
         made.append(losses(lost, rows))
     if trained:
         made.append(heat(trained))
+    if document["comparisons"]:
+        made.append(compared(document["comparisons"], rows))
     if ok:
         made.append(step_times(ok, curves))
     if any(row[f"{name}_s_p50"] is not None for row in ok for name in COMMUNICATION):

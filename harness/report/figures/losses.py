@@ -7,7 +7,7 @@ from typing import Any
 from harness.analysis.breakdown import UNEXPLAINED
 from harness.analysis.parts import PARTS
 from harness.analysis.summary import Row
-from harness.report.figures.figure import Cell, Dict, Figure, Numbers, axes, heading, panels, windows
+from harness.report.figures.figure import Cell, Dict, Figure, Numbers, axes, extent, heading, panels, windows
 from harness.report.words import milliseconds, unit
 
 TITLES = {
@@ -75,16 +75,15 @@ def losses(entries: Sequence[dict[str, Any]], rows: Sequence[Row]) -> Figure:
 def _caption(entries: Sequence[dict[str, Any]], rows: Sequence[Row]) -> str:
     unknown = [TITLES[name] for name in PARTS if any(name in entry["unknown"] for entry in entries)]
     repeats = sorted({len(entry["slugs"]) for entry in entries})
-    count = f"{repeats[0]}" if repeats[0] == repeats[-1] else f"{repeats[0]} to {repeats[-1]}"
+    among = f" Not known of some scales, and there among unexplained: {', '.join(unknown)}." * bool(unknown)
     return (
         "How much longer each part of a step takes than the baseline's, as a share of the step: a point is 1 % of it. "
         "The parts sum to the gap, which is 100 % less the efficiency; below zero a part takes less than the "
         "baseline's. With strong scaling the baseline's parts count times N₀ ÷ N. Baseline: each curve's smallest ok "
-        f"scale, named above its panel; panels share one range. {windows(rows)} Parts are medians over sampled "
-        f"steps, data a mean over the window; means over {count} repeat{'s' * (count != '1')} a scale, 95 % intervals "
-        "over repeats where one points at a part."
-        + f" Not known of some scales and there among unexplained: {', '.join(unknown)}."
-        * bool(unknown)
+        f"scale, named above its panel; panels share one range. {windows(rows)} Parts: of each sampled step the rank "
+        "in the middle by waiting, median over these steps; data: mean over the window. Means over "
+        f"{extent(repeats)} repeat{'s' * (repeats != [1])} a scale; 95 % intervals over repeats where one points at "
+        f"a part.{among}"
     )
 
 

@@ -62,7 +62,7 @@ PANELS = (
     Panel(
         "exposed_wait_s_p50",
         "waiting in a step",
-        "for the last rank, where no computation covers it, on the rank in the middle; median over sampled steps",
+        "for the last rank, where no computation covers it, median over ranks, then over sampled steps",
     ),
 )
 
