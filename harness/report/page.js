@@ -1,9 +1,14 @@
-// Draws the figures of the page, those far below the view once they come near, and again when the colour scheme changes.
+// Draws the page's figures as they come near, again when the colour scheme changes, and all of them for a printer;
+// makes tables and CSV files of their numbers; filters and sorts the points.
 (() => {
+  const dark = matchMedia("screen and (prefers-color-scheme: dark)");
+  // Panels that stand side by side on a wide page stand below each other on a narrow one.
+  const narrow = matchMedia("(max-width: 52rem)");
+  const told = id => JSON.parse(document.getElementById(id).textContent);
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const resolved = value => {
     if (typeof value === "string") {
-      const name = /^var\((--[a-z0-9-]+)\)$/.exec(value);
+      const name = /^var\((--[a-z0-9_-]+)\)$/.exec(value);
       return name ? colour(name[1]) : value;
     }
     if (Array.isArray(value)) return value.map(resolved);
@@ -16,8 +21,6 @@
     gridcolor: colour("--rule"), linecolor: colour("--rule"), zerolinecolor: colour("--rule"),
     tickcolor: colour("--rule"), title: { font: { size: 13 } }, automargin: true,
   });
-  // Panels that stand side by side on a wide page stand below each other on a narrow one.
-  const narrow = matchMedia("(max-width: 52rem)");
   const stack = whole => {
     const rows = whole.grid.rows;
     const panels = whole.annotations.length;
@@ -31,38 +34,132 @@
       hoverlabel: {
         bgcolor: colour("--panel"), bordercolor: colour("--rule"), font: { color: colour("--text") }, align: "left",
       },
-      modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--rule"), activecolor: colour("--text") },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--muted"), activecolor: colour("--text") },
       margin: { l: 64, r: 24, t: 56, b: 56 },
       ...resolved(own),
     };
-    if (whole.grid && narrow.matches) stack(whole);
+    const stacked = whole.grid && narrow.matches;
+    if (stacked) stack(whole);
     whole.legend = { orientation: "h", x: 0, y: 1, yanchor: "bottom", ...whole.legend };
     for (const key of Object.keys(whole)) {
       if (/^[xy]axis\d*$/.test(key)) {
         whole[key] = { ...axis(), ...whole[key], title: { ...axis().title, ...whole[key].title } };
+        if (stacked) whole[key].showticklabels = true;
       }
     }
     return whole;
   };
+
+  const drawn = new Set();
   const draw = plot => {
-    const figure = JSON.parse(document.getElementById(`${plot.id}-data`).textContent);
+    drawn.add(plot);
+    near.unobserve(plot);
+    const figure = told(`${plot.id}-data`);
     Plotly.react(plot, resolved(figure.data), layout(figure.layout), {
       displaylogo: false, responsive: true, modeBarButtons: [["toImage", "resetScale2d"]],
     });
   };
-  // The figures of a thousand points take longer to draw than a person waits, and lie below a long table.
-  const waiting = new Set(document.querySelectorAll(".plot"));
-  const drawWithin = pixels => {
-    const near = [...waiting].filter(plot => plot.getBoundingClientRect().top < pixels);
-    for (const plot of near) {
-      waiting.delete(plot);
-      draw(plot);
+  const plots = [...document.querySelectorAll(".plot")];
+  const near = new IntersectionObserver(
+    entries => entries.filter(entry => entry.isIntersecting).forEach(entry => draw(entry.target)),
+    { rootMargin: "100%" },
+  );
+  const unpack = async id => {
+    const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), letter => letter.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  };
+  unpack("plotly").then(text => {
+    const script = document.createElement("script");
+    script.textContent = text;
+    document.head.append(script);
+    script.remove();
+    for (const plot of plots) near.observe(plot);
+    for (const change of [narrow, dark]) change.addEventListener("change", () => drawn.forEach(draw));
+    addEventListener("beforeprint", () => plots.filter(plot => !drawn.has(plot)).forEach(draw));
+  });
+
+  // A spreadsheet takes a text that begins like this for a formula.
+  const formula = /^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|^[\t\r\n]/;
+  const field = value => {
+    if (value === null) return "";
+    const text = typeof value === "string" && formula.test(value) ? `'${value}` : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const save = (name, { heads, lines }) => {
+    const text = [heads, ...lines].map(line => `${line.map(field).join(",")}\r\n`).join("");
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+    link.download = `${name}.csv`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  };
+  const line = (row, values, cell) => {
+    for (const [index, value] of values.entries()) {
+      const made = row.appendChild(document.createElement(index ? cell : "th"));
+      if (made.tagName === "TH") made.scope = cell === "th" ? "col" : "row";
+      if (typeof value === "number") made.className = "number";
+      made.textContent = value ?? "–";
     }
   };
-  const drawNear = () => drawWithin(innerHeight + 6000);
-  const drawAgain = () => document.querySelectorAll(".plot").forEach(plot => waiting.has(plot) || draw(plot));
-  drawNear();
-  for (const moved of ["scroll", "resize"]) addEventListener(moved, drawNear, { passive: true });
-  addEventListener("beforeprint", () => drawWithin(Infinity));
-  for (const change of [narrow, matchMedia("(prefers-color-scheme: dark)")]) change.addEventListener("change", drawAgain);
+  const tabulate = (place, label, { heads, lines }) => {
+    const table = document.createElement("table");
+    line(table.createTHead().insertRow(), heads, "th");
+    const body = table.createTBody();
+    for (const values of lines) line(body.insertRow(), values, "td");
+    Object.assign(place.appendChild(document.createElement("div")), { className: "scroll", tabIndex: 0, role: "region" });
+    place.lastChild.setAttribute("aria-labelledby", label);
+    place.lastChild.append(table);
+  };
+  for (const figure of document.querySelectorAll("figure")) {
+    const button = figure.querySelector(".csv");
+    const details = figure.querySelector("details");
+    button.addEventListener("click", () => save(button.dataset.name, told(`${figure.id}-numbers`)));
+    details.addEventListener(
+      "toggle", () => tabulate(details, `${figure.id}-title`, told(`${figure.id}-numbers`)), { once: true },
+    );
+  }
+
+  const points = document.querySelector("#points table");
+  const bodies = [...points.tBodies];
+  const search = document.querySelector(".filters input");
+  const lists = [...document.querySelectorAll(".filters select")];
+  const filter = () => {
+    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    for (const body of bodies) {
+      const text = words.length ? body.textContent.toLowerCase() : "";
+      const fits = lists.every(list => !list.value || body.dataset[list.dataset.key] === list.value);
+      body.hidden = !(fits && words.every(word => text.includes(word)));
+      shown += !body.hidden;
+    }
+    document.querySelector(".filters output").textContent =
+      `${shown.toLocaleString("en")} of ${bodies.length.toLocaleString("en")} points`;
+  };
+  for (const control of [search, ...lists]) control.addEventListener("input", filter);
+  filter();
+
+  // What stands first in a cell; a number where the column has numbers, and what is not known always last.
+  const key = (body, column, numeric) => {
+    const text = body.rows[0].cells[column].firstChild?.textContent ?? "";
+    if (!numeric) return text;
+    const found = parseFloat(text.replaceAll(",", ""));
+    return Number.isNaN(found) ? null : found;
+  };
+  const sort = (head, column) => {
+    const falling = head.getAttribute("aria-sort") === "ascending";
+    const numeric = head.classList.contains("number");
+    const keys = new Map(bodies.map(body => [body, key(body, column, numeric)]));
+    const sign = falling ? -1 : 1;
+    bodies.sort((a, b) => {
+      const [one, other] = [keys.get(a), keys.get(b)];
+      if (one === null || other === null) return (one === null) - (other === null);
+      return sign * (numeric ? one - other : one.localeCompare(other, "en", { numeric: true }));
+    });
+    for (const each of points.tHead.rows[0].cells) each.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", falling ? "descending" : "ascending");
+    points.append(...bodies);
+  };
+  for (const [column, head] of [...points.tHead.rows[0].cells].entries()) {
+    head.firstChild.addEventListener("click", () => sort(head, column));
+  }
 })();

@@ -3,6 +3,9 @@
 Its content policy forbids every request, so that a page from a stranger's study cannot call home.
 """
 
+import base64
+import functools
+import gzip
 import json
 import time
 from collections.abc import Sequence
@@ -17,11 +20,14 @@ from harness.analysis.efficiency import Curve
 from harness.analysis.points import Gathered
 from harness.analysis.summary import Row
 from harness.report import tables
-from harness.report.bandwidth import bandwidth_figures
-from harness.report.figures import Figure, figures
+from harness.report.figures import figures
+from harness.report.figures.figure import Figure
+from harness.report.filters import filters
 from harness.report.words import ran, tally, unit
 
 HERE = Path(__file__).parent
+# Pixels from which on a figure scrolls in a window of its own.
+TALL = 2400
 PROVENANCE = {
     "device_name": "device",
     "processor": "processor",
@@ -39,6 +45,7 @@ PROVENANCE = {
 def page(document: dict[str, Any], curves: Sequence[Curve], gathered: Gathered) -> str:
     """The whole page of a report's document. Everything from the study is escaped."""
     rows: list[Row] = document["points"]
+    shown = figures(document, curves, gathered)
     findings = document["headline"]
     many = " many" * (len(findings) > 4)
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(document["time"]))
@@ -48,28 +55,54 @@ def page(document: dict[str, Any], curves: Sequence[Curve], gathered: Gathered) 
         findings=f'<ul class="findings{many}">{_items(findings)}</ul>',
         about=escape(f"{tally(rows)}. Written {written}."),
         ran=f'<p class="about">{escape(" · ".join(ran(rows)))}</p>' * bool(rows),
+        contents=_contents(shown),
         points_note=escape(_points_note(rows)),
+        filters=filters(rows),
         points=tables.html(rows),
         warnings=f'<ul class="note">{_items(document["warnings"])}</ul>' * bool(document["warnings"]),
-        figures="\n".join(map(_figure, [*figures(rows, curves), *bandwidth_figures(rows, gathered)])),
+        figures="\n".join(map(_figure, shown)),
         provenance=_provenance(rows),
         footer=escape("All numbers, with more columns: points.csv beside this page. GB are 10⁹ bytes, GiB 2³⁰."),
-        plotly=get_plotlyjs(),
+        plotly=_plotly(),
         script=(HERE / "page.js").read_text(),
     )
 
 
+@functools.cache
+def _plotly() -> str:
+    """plotly.js, packed: plain it would be most of the page, and leave a large study no room."""
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+
+
+def _contents(shown: Sequence[Figure]) -> str:
+    """Links to everything on the page."""
+    places = [(f"figure-{figure.key}", figure.title) for figure in shown]
+    places += [("points", "Points"), ("provenance", "Where it ran")]
+    return "".join(f'<li><a href="#{place}">{escape(title)}</a></li>' for place, title in places)
+
+
 def _figure(figure: Figure) -> str:
-    # JSON has "<" only inside strings; written as an escape it can neither end the script nor open a comment.
-    told = {"data": _drawn(figure.data), "layout": figure.layout}
-    data = json.dumps(told, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    """Its words, itself, and its numbers, which become a table or a CSV file when somebody asks."""
     name = f"figure-{figure.key}"
+    if figure.layout is None:
+        drawn = _scroll(name, figure.html)
+    else:
+        described = f'aria-labelledby="{name}-title" aria-describedby="{name}-caption"'
+        drawn = (
+            f'<div class="plot" id="{name}-plot" role="img" {described} '
+            f'style="min-height:{figure.layout["height"]}px"></div>'
+            + _data(f"{name}-plot-data", {"data": _drawn(figure.data), "layout": figure.layout})
+        )
+        drawn = _scroll(name, drawn) if figure.layout["height"] > TALL else drawn
+    numbers = {"heads": figure.numbers.heads, "lines": figure.numbers.lines}
     return (
-        f'<figure aria-labelledby="{name}-title"><figcaption><h2 id="{name}-title">{escape(figure.title)}</h2>'
-        f"<p>{escape(figure.caption)}</p></figcaption>"
-        f'<div class="plot" id="{name}" role="img" aria-labelledby="{name}-title" '
-        f'style="min-height:{figure.layout["height"]}px"></div>'
-        f'<script type="application/json" id="{name}-data">{data}</script></figure>'
+        f'<figure id="{name}" aria-labelledby="{name}-title"><figcaption><h2 id="{name}-title">{escape(figure.title)}'
+        f'</h2><p id="{name}-caption">{escape(figure.caption)}</p></figcaption>{drawn}'
+        f'<div class="numbers"><button type="button" class="csv" data-name="{figure.key}" '
+        f'aria-label="CSV: {escape(figure.title)}">CSV</button><details><summary>As a table'
+        f'<span class="unseen">: {escape(figure.title)}</span></summary></details></div>'
+        + _data(f"{name}-numbers", numbers)
+        + "</figure>"
     )
 
 
@@ -80,6 +113,16 @@ def _drawn(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _drawn(part) for key, part in value.items()}
     return [_drawn(part) for part in value] if isinstance(value, list) else value
+
+
+def _scroll(name: str, html: str) -> str:
+    return f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{name}-title">{html}</div>'
+
+
+def _data(name: str, value: Any) -> str:
+    # JSON has "<" only inside strings; written as an escape it can neither end the script nor open a comment.
+    text = json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{name}">{text}</script>'
 
 
 def _points_note(rows: Sequence[Row]) -> str:

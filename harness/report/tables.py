@@ -11,6 +11,7 @@ from rich.text import Text
 from harness.analysis.intervals import Interval
 from harness.analysis.summary import Row
 from harness.config import OPERATIONS
+from harness.report.filters import FILTERED
 from harness.report.words import gibibytes, gigabytes, loss, milliseconds, names, number, percent, ran, span, unit
 
 TERMINAL = ("tokens_per_s", "tokens_per_s_gpu", "efficiency", "step_s_p50", "mfu", "all_reduce_s_p50")
@@ -88,27 +89,29 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def html(rows: Sequence[Row]) -> str:
-    """The points as an HTML table; columns that no point has a value for are left out."""
+    """The points as an HTML table, a body a point; columns that no point has a value for are left out."""
     used = _used(rows)
     # A unit such as tokens/s/GPU may be broken, for its column is narrower.
-    titles = [escape(_head(column, rows)).replace("/", "/<wbr>") for column in used]
-    heads = "".join(f'<th scope="col" class="number">{title}</th>' for title in titles)
-    body = []
+    numbers = [escape(head).replace("/", "/<wbr>") for head in (unit(rows), *(_head(column, rows) for column in used))]
+    heads = _sorting("point") + _sorting("status") + "".join(_sorting(title, ' class="number"') for title in numbers)
+    bodies = []
     for name, row in zip(names(rows), rows, strict=True):
         status = escape(str(row["status"]))
         known = status if status in (*STYLES, "invalid", "preempted") else "bad"
-        cells = "".join(f"<td>{_number_cell(column, row)}</td>" for column in used)
-        body.append(
-            f'<tr><th scope="row">{escape(name)}{_small(str(row["slug"]))}</th>'
-            f'<td><span class="status {known}">{status}</span></td><td>{row["gpus"]}</td>{cells}</tr>'
+        cells = "".join(f'<td class="number">{_number_cell(column, row)}</td>' for column in used)
+        facts = "".join(f' data-{key}="{escape(str(row[key]))}"' for key in FILTERED if row[key] is not None)
+        remarks = _remarks(row)
+        below = f'<tr class="remarks"><td colspan="{3 + len(used)}">{escape(remarks)}</td></tr>' * bool(remarks)
+        bodies.append(
+            f'<tbody{facts}><tr><th scope="row">{escape(name)}{_small(str(row["slug"]))}</th>'
+            f'<td><span class="status {known}">{status}</span></td><td class="number">{row["gpus"]}</td>{cells}</tr>'
+            f"{below}</tbody>"
         )
-        if _remarks(row):
-            body.append(f'<tr class="remarks"><td colspan="{3 + len(used)}">{escape(_remarks(row))}</td></tr>')
-    return (
-        f'<table><thead><tr><th scope="col">point</th><th scope="col">status</th>'
-        f'<th scope="col" class="number">{unit(rows)}</th>{heads}</tr></thead>'
-        f"<tbody>\n{chr(10).join(body)}\n</tbody></table>"
-    )
+    return f"<table><thead><tr>{heads}</tr></thead>\n{chr(10).join(bodies)}\n</table>"
+
+
+def _sorting(title: str, kind: str = "") -> str:
+    return f'<th scope="col"{kind}><button type="button" class="sort">{title}</button></th>'
 
 
 def _used(rows: Sequence[Row]) -> list[Column]:

@@ -1,6 +1,8 @@
 """The written report: its files, its words, its tables and figures, and that nothing of a study runs in it."""
 
+import base64
 import csv
+import gzip
 import json
 import re
 import time
@@ -10,10 +12,13 @@ from pathlib import Path
 import plotly.graph_objects
 import pytest
 from omegaconf import OmegaConf
+from plotly.offline import get_plotlyjs
 from rich.console import Console
 from run_dirs import EPOCH, add_point, demo_study, make_attempt, make_config, make_study, record
 
 from harness.analysis.efficiency import curves
+from harness.analysis.points import gather
+from harness.analysis.read import read_study
 from harness.report import report, table
 from harness.report.figures import figures
 from harness.report.words import names, number, percent
@@ -33,10 +38,9 @@ def read(document, name):
 
 def own_part(page):
     """The page without plotly.js."""
-    from plotly.offline import get_plotlyjs
-
-    assert page.count(get_plotlyjs()) == 1
-    return page.replace(get_plotlyjs(), "")
+    own, packed = re.fullmatch(r'(.*<script type="application/gzip" id="plotly">)([^<]*)(.*)', page, re.S).group(1, 2)
+    assert gzip.decompress(base64.b64decode(packed)).decode() == get_plotlyjs()
+    return own + page[len(own) + len(packed) :]
 
 
 def test_four_points_take_less_than_five_seconds(tmp_path):
@@ -72,20 +76,28 @@ def test_the_page_is_small_and_asks_for_nothing(demo):
     assert "default-src 'none'" in page
 
 
+def drawn(document):
+    study = read_study(Path(document["paths"]["page"]).parents[1])
+    return {figure.key: figure for figure in figures(document, curves(document["points"]), gather(study))}
+
+
 def test_every_figure_has_data_and_a_caption(demo):
-    page = read(demo, "page")
-    drawn = figures(demo["points"], curves(demo["points"]))
-    assert [figure.key for figure in drawn] == ["throughput", "efficiency", "step-times", "collectives", "goodput"]
-    for figure in drawn:
+    page, shown = read(demo, "page"), drawn(demo)
+    study = ["throughput", "efficiency", "losses", "heat", "comparisons"]
+    # the made runs told nothing of ranks
+    assert list(shown) == [*study, "step-times", "collectives", "memory", "goodput"]
+    for figure in shown.values():
         assert f'id="figure-{figure.key}"' in page
         assert "baseline" in figure.caption.lower()
         assert "run" in figure.caption or "repeat" in figure.caption
+        assert all(len(line) == len(figure.numbers.heads) for line in figure.numbers.lines)
+        assert figure.numbers.lines
         # Plotly's own schema refuses a misspelt attribute.
         plotly.graph_objects.Figure({"data": figure.data, "layout": figure.layout})
 
 
 def test_every_curve_has_its_own_efficiency_axis(demo):
-    efficiency = figures(demo["points"], curves(demo["points"]))[1]
+    efficiency = drawn(demo)["efficiency"]
     axes = {trace["name"]: trace["yaxis"] for trace in efficiency.data}
     assert axes["tiny-ddp"] != axes["tiny-fsdp"]
     titles = [annotation["text"] for annotation in efficiency.layout["annotations"]]
@@ -105,12 +117,14 @@ def test_nothing_of_a_study_is_executable(tmp_path):
     document = report(study)
     assert EVIL in document["points"][0]["label"]
     own = own_part(read(document, "page"))
-    assert len(re.findall("<script", own)) == 2 + len(figures(document["points"], curves(document["points"])))
+    data = re.findall(r'<script type="application/json" id="[^"]*"', own)
+    assert len(re.findall("<script", own)) == 2 + len(data)
     assert "<img" not in own
     assert "<a href=x" not in own
-    for data in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', own, re.S):
+    for name, data in re.findall(r'<script type="application/json" id="([^"]*)">(.*?)</script>', own, re.S):
         assert "<" not in data
-        for text in strings(json.loads(data)):
+        # what plotly takes for HTML; numbers become a table's text
+        for text in strings(json.loads(data)) if name.endswith("-plot-data") else ():
             assert "<script" not in text
             assert "<img" not in text
     summary = read(document, "summary")
@@ -190,9 +204,9 @@ def test_repeats_that_cannot_tell_say_so(wild):
     [line] = wild["headline"]
     assert line == "tiny-ddp: 2 runs of a scale can't tell what it keeps of its tokens/s per rank from 1 to 2 ranks."
     assert "too uncertain to tell" in read(wild, "page")
-    drawn = figures(wild["points"], curves(wild["points"]))
-    assert drawn[1].layout["yaxis"]["range"][1] < 2
-    assert "tell nothing and are not drawn" in drawn[0].caption
+    shown = drawn(wild)
+    assert shown["efficiency"].layout["yaxis"]["range"][1] < 2
+    assert "tell nothing and are not drawn" in shown["throughput"].caption
 
 
 def test_repeats_of_a_baseline_are_part_of_it(wild, demo):
@@ -253,7 +267,8 @@ def test_a_processor_that_is_the_device_is_named_once(tmp_path):
     study = make_study(tmp_path)
     config = make_config()
     add_point(study, config, [make_attempt(config, [0.1, 0.11] * 6, begin={"device_name": "a made processor"})])
-    assert read(report(study), "page").count("a made processor") == 1
+    [facts] = re.findall("<dl>.*</dl>", read(report(study), "page"), re.S)
+    assert facts.count("a made processor") == 1
 
 
 def test_a_loss_has_three_decimals(demo):

@@ -9,7 +9,18 @@ from harness.analysis.read import Record
 from harness.analysis.summary import Row
 from harness.config import OPERATIONS
 from harness.plan.benchmark import GRAPHED_BYTES, size_text
-from harness.report.figures import COMMUNICATION, PANELS_A_ROW, SERIES, SYMBOLS, Dict, Figure
+from harness.report.figures.figure import (
+    COMMUNICATION,
+    SYMBOLS,
+    Cell,
+    Dict,
+    Figure,
+    Numbers,
+    axes,
+    color,
+    heading,
+    panels,
+)
 from harness.report.words import names, number, percent
 
 COMPARED_AT = "among as many ranks in the same places, with the same backend, device, NCCL and NCCL environment"
@@ -33,21 +44,21 @@ def busbw(curves: Sequence[Bandwidth], in_steps: dict[str, list[InStep]], short:
     def line(entry: Record) -> tuple[float, str]:
         return entry["busbw"] / 1e9, f"{number(entry['busbw'] / 1e9, 3)} GB/s"
 
-    data, panels = _lines(curves, short, line), _panels(curves)
-    compared = {slug: mine for slug, all_ in in_steps.items() if (mine := [e for e in all_ if e.op in panels])}
+    data, there = _lines(curves, short, line), _panels(curves)
+    compared = {slug: mine for slug, all_ in in_steps.items() if (mine := [e for e in all_ if e.op in there])}
     for index, (slug, operations) in enumerate(compared.items()):
-        data += _symbols(operations, short[slug], SYMBOLS[index % len(SYMBOLS)], panels)
-    layout = _layout(panels, "busbw (GB/s)", {"rangemode": "tozero"})
+        data += _symbols(operations, short[slug], SYMBOLS[index % len(SYMBOLS)], there)
+    layout = _layout(there, "busbw (GB/s)", {"rangemode": "tozero"})
     caption = (
         "Lines: operations alone, fp32, S by nccl-tests' convention; median of batches of calls, each on the slowest "
-        f"rank{_dotted(curves)}. {_in_place(curves)}"
+        f"rank{_dotted(curves)}. {_in_place(curves)} One line a run and operation, no baseline."
     )
     if compared:
         caption += (
             " Symbols: operations of 64 KiB and more in training steps, median over sampled steps, waiting for the "
             f"last rank included; hover for the share of what the curves attain {COMPARED_AT}."
         )
-    return Figure("bandwidth", "Bus bandwidth against size", caption, data, layout)
+    return Figure("bandwidth", "Bus bandwidth against size", caption, _numbers(curves, compared), data, layout)
 
 
 def small(curves: Sequence[Bandwidth], short: dict[str, str]) -> Figure:
@@ -64,9 +75,9 @@ def small(curves: Sequence[Bandwidth], short: dict[str, str]) -> Figure:
     layout = _layout(_panels(few), "time (µs)", {"type": "log"})
     caption = (
         f"Operations of at most {size_text(GRAPHED_BYTES)} alone: one of many that the host launches one after another"
-        f"{_dotted(few)}."
+        f"{_dotted(few)}. Median of batches of calls; one line a run and operation, no baseline."
     )
-    return Figure("small-operations", "Time of small operations", caption, data, layout)
+    return Figure("small-operations", "Time of small operations", caption, _numbers(few, {}), data, layout)
 
 
 def _dotted(curves: Sequence[Bandwidth]) -> str:
@@ -77,10 +88,10 @@ def _lines(
     curves: Sequence[Bandwidth], short: dict[str, str], value: Callable[[Record], tuple[float, str]]
 ) -> list[Dict]:
     """A line for each curve, operation and way to launch it; a curve has one colour and one place in the legend."""
-    panels, data = _panels(curves), list[Dict]()
+    there, data = _panels(curves), list[Dict]()
     for index, curve in enumerate(curves):
         shown = False
-        for op, panel in panels.items():
+        for op, panel in there.items():
             for graph in (False, True):
                 mine = [entry for entry in curve.entries if (entry["op"], entry["graph"]) == (op, graph)]
                 if not mine:
@@ -100,24 +111,24 @@ def _lines(
                         "legendgroup": curve.slug,
                         "showlegend": not shown,
                         "line": {
-                            "color": f"var(--series-{index % SERIES + 1})",
+                            "color": color(index),
                             "width": 2,
                             "dash": "dot" if graph else "solid",
                         },
                         "marker": {"size": 4},
                         "customdata": words,
                         "hovertemplate": "%{customdata}<extra></extra>",
-                        **_axes(panel),
+                        **axes(panel),
                     }
                 )
                 shown = True
     return data
 
 
-def _symbols(operations: Sequence[InStep], name: str, symbol: str, panels: dict[str, str]) -> list[Dict]:
+def _symbols(operations: Sequence[InStep], name: str, symbol: str, there: dict[str, str]) -> list[Dict]:
     """A point's in-step operations, in their panels."""
     data: list[Dict] = []
-    for op, panel in panels.items():
+    for op, panel in there.items():
         mine = [each for each in operations if each.op == op]
         words = []
         for each in mine:
@@ -132,29 +143,21 @@ def _symbols(operations: Sequence[InStep], name: str, symbol: str, panels: dict[
             symbols |= {"legendgroup": f"{name}, in a step", "showlegend": not data}
             symbols["marker"] = {"symbol": f"{symbol}-open", "size": 10, "color": "var(--text)"}
             symbols |= {"customdata": words, "hovertemplate": "%{customdata}<extra></extra>"}
-            data.append(symbols | _axes(panel))
+            data.append(symbols | axes(panel))
     return data
 
 
-def _layout(panels: dict[str, str], title: str, vertical: Dict) -> Dict:
+def _layout(there: dict[str, str], title: str, vertical: Dict) -> Dict:
     """A panel an operation, its name above it; sizes on a log axis."""
-    columns = min(PANELS_A_ROW, len(panels))
-    lines = -(-len(panels) // columns)
-    layout: Dict = {
-        "height": 180 + 260 * lines,
-        "grid": {"rows": lines, "columns": columns, "pattern": "independent", "xgap": 0.12, "ygap": 0.35},
-        "annotations": [],
-        # above the panels' names
-        "margin": {"l": 64, "r": 24, "t": 100, "b": 56},
-        "legend": {"y": 1 + 30 / (260 * lines)},
-    }
+    layout = panels(len(there), above=180)
+    columns, lines = layout["grid"]["columns"], layout["grid"]["rows"]
+    # above the panels' names
+    layout |= {"margin": {"l": 64, "r": 24, "t": 100, "b": 56}, "legend": {"y": 1 + 30 / (260 * lines)}}
     powers = [2**power for power in range(10, 41, 6)]
-    for index, (op, panel) in enumerate(panels.items()):
+    for index, (op, panel) in enumerate(there.items()):
         layout[f"xaxis{panel}"] = {"type": "log", "tickvals": powers, "ticktext": [size_text(size) for size in powers]}
         layout[f"yaxis{panel}"] = vertical | ({} if index % columns else {"title": {"text": title}})
-        above: Dict = {"text": f"<b>{COMMUNICATION[op]}</b>", "xref": f"x{panel} domain", "yref": f"y{panel} domain"}
-        above |= {"x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "showarrow": False}
-        layout["annotations"].append(above)
+        layout["annotations"].append(heading(panel, f"<b>{COMMUNICATION[op]}</b>"))
     return layout
 
 
@@ -170,8 +173,18 @@ def _panels(curves: Sequence[Bandwidth]) -> dict[str, str]:
     return {op: str(index + 1) if index else "" for index, op in enumerate(op for op in OPERATIONS if op in there)}
 
 
-def _axes(panel: str) -> Dict:
-    return {"xaxis": f"x{panel}", "yaxis": f"y{panel}"}
+def _numbers(curves: Sequence[Bandwidth], in_steps: dict[str, list[InStep]]) -> Numbers:
+    """Operations alone, then those in training steps, which have no graph but an `alone_s` where curves tell of it."""
+    heads = ("slug", "where", "op", "graph", "bytes", "group_size", "duration_s", "busbw", "alone_s")
+    alone: list[list[Cell]] = [
+        [curve.slug, "alone", *(e[name] for name in heads[2:-1]), None] for curve in curves for e in curve.entries
+    ]
+    trained: list[list[Cell]] = [
+        [slug, "in a step", e.op, None, e.bytes, e.group_size, e.duration_s, e.busbw, e.alone_s]
+        for slug, operations in in_steps.items()
+        for e in operations
+    ]
+    return Numbers(heads, alone + trained)
 
 
 def _entries(curves: Sequence[Bandwidth]) -> list[Record]:

@@ -1,0 +1,123 @@
+"""What every figure of the page is made of.
+
+A figure is plotly's plain data and layout. Colours are names of the page's style (`var(--series-1)`), resolved in the
+browser, so that one figure serves light and dark. Texts from the study are escaped in them: plotly reads some HTML.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from harness.analysis.intervals import Interval
+from harness.analysis.summary import Row
+from harness.report.words import names, number, span
+
+Dict = dict[str, Any]
+Cell = str | int | float | None
+SERIES = 8
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
+PANELS_A_ROW = 3
+INSIDE = {"color": "var(--page)"}
+"""Of text in a bar."""
+POINT = ("slug", "label", "repeat", "status", "gpus")
+COMMUNICATION = {
+    "all_reduce": "all-reduce",
+    "all_gather": "all-gather",
+    "reduce_scatter": "reduce-scatter",
+    "all_to_all": "all-to-all",
+    "send_recv": "send/recv",
+    "broadcast": "broadcast",
+    "reduce": "reduce",
+}
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a figure shows, as a table: in points.csv's units, and with its names where it has the column.
+
+    Texts are as they are in the study: whoever puts them on a page escapes them.
+    """
+
+    heads: Sequence[str]
+    lines: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure: `key` names it on the page, `caption` states convention, baseline, window and repeats.
+
+    It is drawn from `data` and `layout`, or is the table `html`.
+    """
+
+    key: str
+    title: str
+    caption: str
+    numbers: Numbers
+    data: Sequence[Dict] = ()
+    layout: Dict | None = None
+    html: str = ""
+
+
+def of_rows(rows: Sequence[Row], *columns: str) -> Numbers:
+    """These columns of the rows, behind those that name a point."""
+    heads = (*POINT, *columns)
+    return Numbers(heads, [[row[head] for head in heads] for row in rows])
+
+
+def color(index: int) -> str:
+    return f"var(--series-{index % SERIES + 1})"
+
+
+def labels(rows: Sequence[Row]) -> list[str]:
+    """Names for an axis; a point that is not `ok` says so."""
+    return [
+        escape(name if row["status"] == "ok" else f"{name} ({row['status']})")
+        for name, row in zip(names(rows), rows, strict=True)
+    ]
+
+
+def names_axis(axis_labels: list[str]) -> Dict:
+    ends = [len(axis_labels) - 0.5, -0.5]
+    return {"type": "category", "categoryorder": "array", "categoryarray": axis_labels, "range": ends}
+
+
+def bars_height(rows: Sequence[Row], each: int = 34) -> int:
+    return 130 + each * len(rows)
+
+
+def panels(count: int, above: int = 120) -> Dict:
+    """The layout of panels side by side, `above` pixels of it for what stands around them."""
+    columns = min(PANELS_A_ROW, count)
+    lines = -(-count // columns)
+    grid = {"rows": lines, "columns": columns, "pattern": "independent", "xgap": 0.12, "ygap": 0.35}
+    return {"height": above + 260 * lines, "grid": grid, "annotations": []}
+
+
+def heading(panel: str, text: str) -> Dict:
+    """What stands above a panel."""
+    place = {"xref": f"x{panel} domain", "yref": f"y{panel} domain", "x": 0, "y": 1}
+    return {"text": text, **place, "xanchor": "left", "yanchor": "bottom", "align": "left", "showarrow": False}
+
+
+def axes(panel: str) -> Dict:
+    return {"xaxis": f"x{panel}", "yaxis": f"y{panel}"}
+
+
+def within(value: Interval, share: bool = False) -> str:
+    if value.lo is None or value.hi is None:
+        return ""
+    bounds = span(value) if share else f"[{number(value.lo)}, {number(value.hi)}]"
+    return f"{bounds}, {value.kind}"
+
+
+def windows(rows: Sequence[Row]) -> str:
+    steps = sorted({row["window_steps"] for row in rows if row["status"] == "ok" and row["window_steps"]})
+    return f"Window: {extent(steps)} measured steps a run, without warm-up and sampled steps."
+
+
+def extent(values: Sequence[Any]) -> str:
+    """`20`, or `20 to 40`, of sorted values."""
+    if not values:
+        return "no"
+    return f"{values[0]}" if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
