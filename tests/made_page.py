@@ -60,7 +60,7 @@ def write_page(folder: Path, rows: list[dict[str, Any]]) -> tuple[Path, dict[str
         "warnings": [],
     }
     file = folder / "index.html"
-    file.write_text(page(document, found, Gathered(None, [], {})), encoding="utf-8")  # type: ignore[arg-type]
+    file.write_text(page(document, found, Gathered(None, [], {}, {}, [])), encoding="utf-8")  # type: ignore[arg-type]
     return file, document
 
 

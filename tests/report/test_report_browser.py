@@ -124,7 +124,7 @@ def test_points_are_sorted_by_a_column_with_unknown_ones_last(tab, made):
 
 def test_every_figure_saves_its_numbers_and_shows_them_as_a_table(tab, made, tmp_path):
     page, document = made
-    shown = figures(document, curves(document["points"]), Gathered(None, [], {}))
+    shown = figures(document, curves(document["points"]), Gathered(None, [], {}, {}, []))
     tab.open(page)
     tab.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     for figure in shown:

@@ -22,7 +22,7 @@ def document(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shown(document):
-    made = figures(document, curves(document["points"]), Gathered(None, [], {}))
+    made = figures(document, curves(document["points"]), Gathered(None, [], {}, {}, []))
     return {figure.key: figure for figure in made}
 
 
@@ -49,7 +49,7 @@ def test_stacks_of_losses_sum_to_the_gap_in_a_panel_of_each_curve(shown, documen
 def test_parts_that_are_not_known_are_named_and_have_no_bar(tmp_path):
     rows = [row | {"part_bubble_s": None} for row in made_points((8, 16), repeats=2)]
     document = write_page(tmp_path, rows)[1]
-    losses = figures(document, curves(rows), Gathered(None, [], {}))[2]
+    losses = figures(document, curves(rows), Gathered(None, [], {}, {}, []))[2]
     assert "pipeline bubble" in losses.caption
     assert "pipeline bubble" not in [trace["name"] for trace in losses.data]
 
