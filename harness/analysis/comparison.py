@@ -55,15 +55,17 @@ class Comparison:
 def comparisons(rows: Sequence[Row], curves: Sequence[Curve]) -> list[Comparison]:
     """Of each two curves at each scale that both have, where the work is the same and one thing differs."""
     by_slug = {row["slug"]: row for row in rows}
-    return _holm([found for ours, theirs in combinations(curves, 2) for found in _compared(ours, theirs, by_slug)])
+    plain = any(row["nccl"] == PLAIN for row in rows)
+    pairs = combinations(curves, 2)
+    return _holm([found for ours, theirs in pairs for found in _compared(ours, theirs, by_slug, plain)])
 
 
-def _compared(curve: Curve, other: Curve, by_slug: Mapping[str, Row]) -> Iterator[Comparison]:
+def _compared(curve: Curve, other: Curve, by_slug: Mapping[str, Row], plain: bool) -> Iterator[Comparison]:
     theirs = {(scale.nodes, scale.gpus): scale for scale in other.scales}
     for scale in curve.scales:
         if match := theirs.get((scale.nodes, scale.gpus)):
             ours, others = ([by_slug[slug] for slug in found.slugs] for found in (scale, match))
-            if differs := _differs(ours[0], others[0], {row["nccl"] for row in by_slug.values()}):
+            if differs := _differs(ours[0], others[0], plain):
                 # the plain setting is what the other one is divided by
                 if differs == "nccl" and ours[0]["nccl"] == PLAIN:
                     yield _comparison(differs, other, match, others, curve, scale, ours)
@@ -71,15 +73,16 @@ def _compared(curve: Curve, other: Curve, by_slug: Mapping[str, Row]) -> Iterato
                     yield _comparison(differs, curve, scale, ours, other, match, others)
 
 
-def _differs(row: Row, other: Row, settings: set[str]) -> str | None:
-    """The one thing in which two points differ, if they are to be compared."""
+def _differs(row: Row, other: Row, plain: bool) -> str | None:
+    """The one thing in which two points differ, if they are to be compared. plain: whether a study has that setting."""
     if any(row.get(name) != other.get(name) for name in SAME):
         return None
     differing = [name for name in ("parallel", "nccl") if row[name] != other[name]]
     if len(differing) != 1:
         return None
-    plain = PLAIN not in settings or PLAIN in (row["nccl"], other["nccl"])
-    return differing[0] if differing[0] == "parallel" or plain else None
+    if differing == ["nccl"] and plain and PLAIN not in (row["nccl"], other["nccl"]):
+        return None
+    return differing[0]
 
 
 def _comparison(

@@ -92,7 +92,9 @@ def welch(*means: tuple[float, float]) -> tuple[float, float]:
     variance = sum(error**2 for error, _ in means)
     if not variance:
         return 0.0, sum(own for _, own in means)
-    return math.sqrt(variance), variance**2 / sum(error**4 / own for error, own in means)
+    freedom = variance**2 / sum(error**4 / own for error, own in means)
+    # never below the lesser of the two, but for what floats round off
+    return math.sqrt(variance), max(freedom, min(own for _, own in means))
 
 
 def within(t: float, freedom: float) -> float:

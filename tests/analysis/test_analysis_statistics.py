@@ -89,3 +89,4 @@ def test_welch_and_pooled_agree_where_both_sides_are_alike():
     assert pooled((1.0, 2), (1.0, 2)) == pytest.approx((math.sqrt(2), 4))
     assert welch((1.0, 2), (0.0, 2)) == pytest.approx((1, 2)), "one side that is known adds nothing"
     assert welch((0.0, 2), (0.0, 2)) == (0, 4)
+    assert all(welch((error, 1), (0.0, 1))[1] >= 1 for error in np.random.default_rng(0).random(1000))

@@ -14,8 +14,7 @@ from harness.report import report
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 RATE, LINK = "50mbit", 50e6 / 8
-"""As tc writes it, and in bytes per second: a step's gradients take 0.55 s, against which the 10 ms of it are short that
-the rest of the backward pass covers."""
+"""As tc writes it, and in bytes per second. A step's gradients take 0.55 s, of which the backward pass covers 10 ms."""
 
 FLOOR_S = 0.0275
 """What a part may move beside a tenth of its clean value: a twentieth of what the link adds. A whole step over the open
