@@ -136,7 +136,11 @@ def browser(folder: Path) -> Iterator[Tab]:
     try:
         yield Tab(ours, mine)
     finally:
-        process.kill()
-        process.wait()
+        # it ends by itself, and its children with it, when nobody tells it anything any more
         os.close(ours)
         os.close(mine)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

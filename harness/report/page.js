@@ -53,7 +53,6 @@
   const drawn = new Set();
   const draw = plot => {
     drawn.add(plot);
-    near.unobserve(plot);
     const figure = told(`${plot.id}-data`);
     Plotly.react(plot, resolved(figure.data), layout(figure.layout), {
       displaylogo: false, responsive: true, modeBarButtons: [["toImage", "resetScale2d"]],
@@ -61,7 +60,11 @@
   };
   const plots = [...document.querySelectorAll(".plot")];
   const near = new IntersectionObserver(
-    entries => entries.filter(entry => entry.isIntersecting).forEach(entry => draw(entry.target)),
+    entries => entries.filter(entry => entry.isIntersecting).forEach(({ target }) => {
+      near.unobserve(target);
+      // each in a task of its own, so that the first is painted before the next is drawn
+      setTimeout(() => drawn.has(target) || draw(target));
+    }),
     { rootMargin: "100%" },
   );
   const unpack = async id => {
