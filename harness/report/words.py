@@ -236,9 +236,12 @@ def _kept(curve: Curve, over: str, doubted: bool, cause: str) -> str:
 
 
 def _beyond(curve: Curve, rows: Sequence[Row], over: str) -> str:
-    above = [row for row in rows if row["curve"] == curve.name and row["gpus"] > curve.largest.gpus]
-    ends = dict.fromkeys(f"{_count(row['gpus'], over)}: {row['status']}" for row in above)
-    return f" At {'; '.join(ends)}." if ends else ""
+    ends: dict[int, dict[str, None]] = {}
+    for row in rows:
+        if row["curve"] == curve.name and row["gpus"] > curve.largest.gpus:
+            ends.setdefault(row["gpus"], {})[row["status"]] = None
+    told = "; ".join(f"{_count(gpus, over)}: {', '.join(statuses)}" for gpus, statuses in sorted(ends.items()))
+    return f" At {told}." if told else ""
 
 
 def _many(number: int, thing: str) -> str:
