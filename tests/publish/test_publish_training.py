@@ -58,7 +58,8 @@ def test_with_a_server_that_never_answers(offline_s, tmp_path):
 
 def test_a_whole_online_run_is_received(tmp_path):
     with wandb_stub.serving() as stub:
-        run(tmp_path, "online", stub.url)
-        ((_, received),) = stub.runs.items()
+        _, mirror = run(tmp_path, "online", stub.url)
+        received = stub.runs[mirror["run_id"]]
+        assert len(stub.runs) == 2, "the point's and its study's"
     keys = {key for row in received.history for key in row}
     assert {"perf/tokens_per_s", "comm/all_reduce_s", "goodput/fraction", "train/loss"} <= keys
