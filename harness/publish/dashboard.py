@@ -20,7 +20,7 @@ from harness.analysis.files import write_text
 from harness.analysis.read import read_study
 from harness.publish.client import sentence
 from harness.publish.history import AXIS
-from harness.publish.process import begin
+from harness.publish.process import begin, leave
 
 END_S = 60.0
 EXTRA = "pip install 'scaling-harness[workspaces]' brings the package wandb-workspaces, which saves it"
@@ -148,7 +148,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
-    # The client's exit hooks may wait for a server; all that matters is written.
-    os._exit(code)
+    leave(main())

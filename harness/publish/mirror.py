@@ -7,8 +7,6 @@ neither imports wandb nor waits for it. It ends by itself when the point has end
 import argparse
 import json
 import os
-import signal
-import sys
 import threading
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,7 +16,7 @@ from harness.analysis.tail import Tail
 from harness.publish import state as mirror_json
 from harness.publish.client import close_run, open_point, run_id, sentence
 from harness.publish.history import History, summary
-from harness.publish.process import begin
+from harness.publish.process import AGAIN, end_within, leave, send
 from harness.publish.state import State
 
 POLL_S = 1.0
@@ -26,7 +24,6 @@ POLL_S = 1.0
 TOLD_END_S = 5.0
 END_S = 30.0
 ENDED = ("ok", "oom", "invalid", "timeout", "comm_error", "diverged", "preempted", "failed")
-AGAIN = "`harness publish wandb` uploads it again"
 
 
 class Mirror:
@@ -57,7 +54,7 @@ class Mirror:
         self._save()
         if not self._follow(run):
             return 0
-        self._end_within(END_S)
+        end_within(self._give_up, END_S)
         point = read_point(self.run_dir)
         self._remark(point)
         try:
@@ -75,7 +72,7 @@ class Mirror:
     def told_to_end(self, *_signal: Any) -> None:
         """Finish now: what is there is mirrored still."""
         self.stop.set()
-        self._end_within(TOLD_END_S)
+        end_within(self._give_up, TOLD_END_S)
 
     def _follow(self, run: Any) -> bool:
         """Log rows as records come. False where another mirror has taken this one's place."""
@@ -117,12 +114,6 @@ class Mirror:
             remarks.append(f"ended while the point was {status}")
         self.state.reason = "; ".join(remarks + point.warnings) or None
 
-    def _end_within(self, seconds: float) -> None:
-        """A hard end after so many seconds, for a client that never returns."""
-        timer = threading.Timer(seconds, self._give_up, [f"W&B did not finish within {seconds:.0f} s; {AGAIN}"])
-        timer.daemon = True
-        timer.start()
-
     def _give_up(self, reason: str) -> NoReturn:
         if self.state.state == "running":
             self.state.state, self.state.reason = "failed", reason
@@ -161,27 +152,14 @@ def _document(path: Path) -> Record:
 
 
 def main() -> int:
-    """Mirror one run directory. Environment variables are read and set here, for the W&B client."""
+    """Mirror one run directory. Environment variables are read and set in `begin`, for the W&B client."""
     parser = argparse.ArgumentParser(prog="python -m harness.publish.mirror", description=main.__doc__)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a point's run directory")
     parser.add_argument("--publish", action="store_true", help="upload what is there now, whatever record.wandb says")
     arguments = parser.parse_args()
-    begin(arguments.run_dir)
-    try:
-        mirror = Mirror(arguments.run_dir.resolve(), arguments.publish)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, mirror.told_to_end)
-        return mirror.run()
-    except ValueError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
-    except OSError as error:  # a disk that is full or gone; the records that are there can be published later
-        print(f"the mirror ends: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+    run_dir = arguments.run_dir.resolve()
+    return send(run_dir, lambda: Mirror(run_dir, arguments.publish), "mirror")
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
-    # The client's exit hooks may wait for a server; all that matters is written.
-    os._exit(code)
+    leave(main())

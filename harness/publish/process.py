@@ -1,9 +1,23 @@
-"""What the processes that speak to W&B have in common at their start."""
+"""What the processes that speak to W&B have in common at their start and their end."""
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+AGAIN = "`harness publish wandb` uploads it again"
+
+
+class Sender(Protocol):
+    """What such a process is there for."""
+
+    def run(self) -> int: ...
+
+    def told_to_end(self, *_signal: Any) -> None: ...
 
 
 def begin(folder: Path) -> None:
@@ -23,3 +37,32 @@ def begin(folder: Path) -> None:
     # The client's reports about itself: an offline run sends nothing, and a silent server would hold up the exit.
     os.environ["WANDB_ERROR_REPORTING"] = "false"
     os.environ["WANDB_SILENT"] = "true"
+
+
+def send(folder: Path, make: Callable[[], Sender], name: str) -> int:
+    """Begin in a folder, make what sends it and let it run until a signal tells it to end; the exit code."""
+    begin(folder)
+    try:
+        made = make()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, made.told_to_end)
+        return made.run()
+    except ValueError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    except OSError as error:  # a disk that is full or gone; what is there can be published later
+        print(f"the {name} ends: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def end_within(give_up: Callable[[str], NoReturn], seconds: float) -> None:
+    """A hard end after so many seconds, for a client that never returns."""
+    timer = threading.Timer(seconds, give_up, [f"W&B did not finish within {seconds:.0f} s; {AGAIN}"])
+    timer.daemon = True
+    timer.start()
+
+
+def leave(code: int) -> NoReturn:
+    """End at once: the client's exit hooks may wait for a server, and all that matters is written."""
+    sys.stderr.flush()
+    os._exit(code)

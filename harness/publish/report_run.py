@@ -8,9 +8,6 @@ import argparse
 import hashlib
 import json
 import os
-import signal
-import sys
-import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -21,8 +18,7 @@ from harness.publish import state as mirror_json
 from harness.publish import tables
 from harness.publish.bundle import ENDING, bundle
 from harness.publish.client import close_run, open_run, sentence
-from harness.publish.mirror import AGAIN
-from harness.publish.process import begin
+from harness.publish.process import AGAIN, end_within, leave, send
 from harness.publish.state import State
 from harness.report import report
 
@@ -64,7 +60,7 @@ class ReportRun:
             return 0
         mirror_json.write(self.study_dir, self.state)
         files = bundle(self.study_dir, Path(self.drafts.name) / f"{self.study_dir.name}{ENDING}")
-        self._end_within(END_S)
+        end_within(self._give_up, END_S)
         try:
             run = open_run(
                 self.study_dir,
@@ -113,12 +109,6 @@ class ReportRun:
         artifact.add_file(str(files))
         artifact.add_file(self.document["paths"]["points"])
         run.log_artifact(artifact)
-
-    def _end_within(self, seconds: float) -> None:
-        """A hard end after so many seconds, for a client that never returns."""
-        timer = threading.Timer(seconds, self._give_up, [f"W&B did not finish within {seconds:.0f} s; {AGAIN}"])
-        timer.daemon = True
-        timer.start()
 
     def _give_up(self, reason: str) -> NoReturn:
         self.state.state, self.state.reason = "failed", reason
@@ -185,22 +175,9 @@ def main() -> int:
     parser.add_argument("--publish", action="store_true", help="send it online, unless the server has it already")
     arguments = parser.parse_args()
     study_dir = arguments.study_dir.resolve()
-    begin(study_dir)
-    try:
-        made = ReportRun(study_dir, "online" if arguments.publish else arguments.mode, arguments.publish)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, made.told_to_end)
-        return made.run()
-    except ValueError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
-    except OSError as error:  # a disk that is full or gone; the study can be published later
-        print(f"the report run ends: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+    mode = "online" if arguments.publish else arguments.mode
+    return send(study_dir, lambda: ReportRun(study_dir, mode, arguments.publish), "report run")
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
-    # The client's exit hooks may wait for a server; all that matters is written.
-    os._exit(code)
+    leave(main())
