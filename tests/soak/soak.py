@@ -1,5 +1,6 @@
 """`make soak`: a point lives through every fault that a process, a disk and a server can have; in .bench/soak.json."""
 
+import json
 import os
 import random
 import shutil
@@ -103,7 +104,7 @@ def soaked(form: Form, folder: Path, kept: Path) -> tuple[list[Check], dict[str,
             shutil.copytree(command.folder / "studies" / "default", kept)
         found += [at_least("the last command ends well", code == 0, 1)]
         if server:
-            found.append(at_least("steps in W&B's run", len(mirrored(server)), form.steps))
+            found.append(at_least("steps in W&B's run", len(mirrored(server, point.run_dir)), form.steps))
             found.append(at_least("calls that W&B's server hung up on", server.refused, 2 * kinds.count("W&B outage")))
     absent = {} if kinds == form.kinds else {"left out": {"full disk": "only root can mount a small disk"}}
     measured |= {"seconds": time.time() - begin, "words": words, "said": point.said, "faults": faults, **absent}
@@ -128,9 +129,9 @@ def disk(folder: Path) -> Iterator[Path]:
             subprocess.run(["umount", "-l", folder], check=True)
 
 
-def mirrored(server: Stub) -> set[int]:
-    """The steps whose loss W&B has."""
-    (run,) = server.runs.values()
+def mirrored(server: Stub, run_dir: Path) -> set[int]:
+    """The steps whose loss W&B has in the point's run; its study's report has one of its own."""
+    run = server.runs[json.loads((run_dir / "mirror.json").read_text())["run_id"]]
     return {row["train/step"] for row in run.history if "train/loss" in row}
 
 
