@@ -92,7 +92,7 @@ def run(
     config = on_hosts(stored_config(run_dir), place.nodes)
     with (
         Files(run_dir / "attempts" / str(attempt), attempt, place) as files,
-        watched(config, attempt, place, files) as dump,
+        watched(config, attempt, place, files, stop.wait) as dump,
     ):
         join(place, patience(config))
         mesh = Mesh(place.device_type, arranged(config))

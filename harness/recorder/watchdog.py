@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
@@ -14,6 +14,7 @@ import torch
 from harness.config import Config
 from harness.config import Watchdog as Limits
 from harness.place import Place
+from harness.plan.dumps import COMMUNICATION
 from harness.recorder.dump import Dump
 from harness.recorder.files import Files
 
@@ -31,6 +32,10 @@ LIMITS = {
 
 LOOKS = 40
 """How often a limit is looked at while it passes, at most once a second."""
+
+DEFERENCE_S = 3.0
+"""How long a rank stays that a collective failed: what its peer died of is said by another host's torchrun, whose
+word is lost where this one's ends first."""
 
 PATIENCE_S = 60.0
 """How much longer PyTorch's own timeouts are than the longest limit: they say less, and one rank's ends all."""
@@ -88,10 +93,14 @@ class Watchdog:
 
 
 @contextmanager
-def watched(config: Config, attempt: int, place: Place, files: Files) -> Iterator[Dump]:
+def watched(
+    config: Config, attempt: int, place: Place, files: Files, wait: Callable[[float], None] = time.sleep
+) -> Iterator[Dump]:
     """Watch this rank until its process ends; its dump, which is to be told the labels of the mesh's groups.
 
     It is written too where an exception of a collective or for want of memory ends what runs inside.
+
+    wait: waits so many seconds, less where this rank is told to end.
     """
     dump = Dump(files.folder / "flight", attempt, place, files.host, files.progress)
     Watchdog(limits(config.watchdog), dump, place)
@@ -103,4 +112,6 @@ def watched(config: Config, attempt: int, place: Place, files: Files) -> Iterato
     except RuntimeError as error:
         # what c10d raises; its own types are some of these only
         dump.write("oom" if "can't allocate memory" in str(error) else "error", error=error)
+        if place.nodes > 1 and COMMUNICATION.search(f"{type(error).__name__}: {error}"):
+            wait(DEFERENCE_S)
         raise

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.plan.dumps import COMMUNICATION
 from harness.study.diagnosis import diagnose, read
 from harness.study.events import Events
 
 OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|CUDA out of memory|can't allocate memory|^MemoryError")
-COMMUNICATION = re.compile(
-    r"Dist(Backend|Network|Store)Error|\bnccl(?!_)|gloo/|Connection (closed|reset) by peer|Watchdog caught collective",
-    re.IGNORECASE,
-)
 DIVERGED = re.compile(r"^Diverged\b")
 # What torchrun prints of each rank that failed, among them those that it ended itself.
 PRINTED = re.compile(

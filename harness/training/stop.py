@@ -37,6 +37,12 @@ class Stop:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
 
+    def wait(self, seconds: float) -> None:
+        """Wait that long, or until this process is told to end."""
+        end = time.monotonic() + seconds
+        while not self.signal and time.monotonic() < end:
+            time.sleep(0.05)
+
     def step_begins(self) -> None:
         self.began = time.monotonic()
 

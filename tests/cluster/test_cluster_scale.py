@@ -109,8 +109,13 @@ def test_a_rank_that_is_killed_on_one_host_ends_the_point_on_all_and_the_next_st
     try:
         first = until(lambda: running(root / "killed"))
         victim = int(cluster.run("on", "node3", "pgrep", "-n", "-f", "harness.worker").split()[0])
+        # its torchrun sees it later than the other hosts' see what follows from it
+        torchrun = cluster.run("on", "node3", "pgrep", "-f", "torch.distributed.run").split()
+        cluster.run("on", "node3", "kill", "-STOP", *torchrun)
         cluster.run("on", "node3", "kill", "-9", str(victim))
         died = time.time()
+        time.sleep(1.5)
+        cluster.run("on", "node3", "kill", "-CONT", *torchrun)
         second = until(lambda: now if (now := running(root / "killed")) != first else None)
         status = json.loads((first / "status.json").read_text())
         assert status["time"] - died < 30

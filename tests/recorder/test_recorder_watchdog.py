@@ -158,6 +158,26 @@ def test_an_error_leaves_a_dump_of_where_it_was_raised(
     assert told["threads"][0]["frames"][0] == [__file__, raises_here.__code__.co_firstlineno + 1, "raises_here"]
 
 
+@pytest.mark.parametrize(
+    ("nodes", "said", "waits"),
+    [
+        (2, "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.0.0.3]:51", True),
+        (2, "a shape does not fit", False),
+        (1, "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.0.0.3]:51", False),
+    ],
+)
+def test_a_rank_that_lost_a_peer_lets_the_peers_host_speak_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nodes: int, said: str, waits: bool
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: None)  # no watchdog in the tests' own process
+    monkeypatch.setattr(threading.Thread, "join", lambda thread: None)
+    waited: list[float] = []
+    place = Place(0, 2, 0, 2 // nodes, nodes, "cpu")
+    with pytest.raises(RuntimeError), watched(Config(), 0, place, Files(tmp_path, 0, place), waited.append):
+        raise RuntimeError(said)
+    assert bool(waited) == waits
+
+
 def test_of_a_large_world_only_ranks_that_wait_for_nobody_are_collected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

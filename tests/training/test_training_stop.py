@@ -62,3 +62,19 @@ def test_a_rank_that_waits_for_ever_ends_as_by_the_signal(steps: int, least: flo
     process.join(10)
     assert process.exitcode == -signal.SIGTERM
     assert least < time.monotonic() - begun < most
+
+
+def waits(told, _) -> None:
+    stop = Stop()
+    told.send(None)
+    begun = time.monotonic()
+    stop.wait(10)
+    told.send(time.monotonic() - begun)
+
+
+def test_a_wait_is_over_when_a_rank_is_told_to_end() -> None:
+    process, here = started(waits, 0)
+    time.sleep(0.3)
+    os.kill(process.pid, signal.SIGTERM)
+    assert here.recv() < 5
+    process.join(5)
