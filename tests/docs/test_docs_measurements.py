@@ -40,10 +40,10 @@ def test_tables_are_made_from_the_studies_points():
     assert tables.filled(page) == page, "run: python docs/measurements/tables.py"
 
 
-def planned(gpus: int, folder: Path) -> set[str]:
-    """Names of the points that `strategies.sh` would run."""
+def planned(gpus: int, folder: Path, script: str = "strategies.sh") -> set[str]:
+    """Names of the points that a script would run."""
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "GPUS": str(gpus)}
-    command = ["bash", str(MEASUREMENTS / "strategies.sh"), "launcher=dry", "hardware=h200"]
+    command = ["bash", str(MEASUREMENTS / script), "launcher=dry", "hardware=h200"]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "invalid" not in done.stdout
@@ -64,6 +64,11 @@ def test_the_strategies_of_four_gpus_can_be_measured_again(tmp_path):
     # a pipeline that was told to keep what it gathers, as it does anyway, had another name
     assert again >= {row["slug"] for row in recorded("h200-strategies") if "_pp" not in row["parallel"]}
     assert sum("1b-fsdp_pp-" in slug for slug in again) == 4, "one for each schedule"
+
+
+@pytest.mark.parametrize(("gpus", "points"), [(2, 9 + 36), (4, 9 + 72)])
+def test_the_scaling_study_can_be_measured(tmp_path, gpus, points):
+    assert len(planned(gpus, tmp_path, "scaling.sh")) == points
 
 
 @pytest.mark.parametrize("row", recorded("h200x2-strategies"), ids=lambda row: row["slug"])
