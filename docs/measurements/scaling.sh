@@ -1,8 +1,9 @@
 #!/bin/bash
 # Four strategies, NCCL's own choices against ring and tree, on 1, 2 and 4 GPUs of one host, each point three times,
-# about forty minutes; with GPUS=2 on 1 and 2 GPUs, half of that. One GPU talks to nobody, and fsdp_tp needs two. STUDY
-# names the study; what is given here goes to each command, such as root=/data/studies, or launcher=dry hardware=h200 to
-# see what would run. Where it was cut short, the same command goes on.
+# about forty minutes; with GPUS=2 on 1 and 2 GPUs, half of that. One GPU talks to nobody, so that NCCL's settings differ
+# on more alone, and fsdp_tp, which needs two, is refused there. STUDY names the study; what is given here goes to each
+# command, such as root=/data/studies, or launcher=dry hardware=h200 to see what would run. Where it was cut short, the
+# same command goes on.
 set -eu
 given=("$@")
 gpus=${GPUS:-4}
@@ -17,5 +18,5 @@ run() {
         data=synthetic optimizer.lr_warmup=5 steps=30 repeats=3 "$@" "${given[@]}"
 }
 
-run parallel=ddp,fsdp,zero3 gpus_per_node=1
-run parallel=ddp,fsdp,zero3,fsdp_tp nccl=default,ring,tree gpus_per_node="$scales"
+run parallel=ddp,fsdp,zero3,fsdp_tp gpus_per_node=1,"$scales"
+run parallel=ddp,fsdp,zero3,fsdp_tp gpus_per_node="$scales" nccl=ring,tree

@@ -14,7 +14,7 @@ MATTERS = 0.01
 
 @dataclass(frozen=True)
 class Drift:
-    """What tokens/s have become from the `first` to the `last` position of the study's order, as a ratio.
+    """What tokens/s have become from the `first` to the `last` position in the order in which points began, as a ratio.
 
     p: how likely chance alone makes a slope as large; points: how many tell.
     """

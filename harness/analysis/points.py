@@ -183,6 +183,9 @@ def joined(study: str, told_of: Iterable[Account], join: Sequence[str] = ()) -> 
     in_steps = {slug: placed(operations, at, fitting) for slug, (at, operations) in told.items()}
     for row in rows:
         row |= columns(in_steps.get(row["slug"], []))
+    began = sorted((row for row in rows if row["began"] is not None), key=lambda row: row["began"])
+    for position, row in enumerate(began):
+        row["position"] = position
     differences = name_rows(rows, configs, list(prints.values()), join)
     fill_rows(rows)
     frame = pl.DataFrame([[row.get(name) for name in COLUMNS] for row in rows], schema=COLUMNS, orient="row")

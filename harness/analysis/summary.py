@@ -83,7 +83,7 @@ def summarise(point: Point) -> Row:
         "device_name": start.get("device_name"),
         "hosts": len(start["hosts"]) if "hosts" in start else None,
         "oversubscribed": start.get("oversubscribed"),
-        "position": point.launches[0].get("position") if point.launches else None,
+        "began": point.launches[0].get("start") if point.launches else None,
         "attempts": len(point.launches),
         "sampled_steps": communication.windows,
         "profiled_steps": sum(step["role"] == "profiled" for step in kept(point.events)),

@@ -203,7 +203,7 @@ def drifting(drift: Drift | None) -> list[str]:
     return [
         f"Repeats ran {'faster' if change.value > 1 else 'slower'} the later they ran: by "
         f"{percent(abs(change.value - 1))} [{100 * low:.1f}, {100 * high:.1f}] of their tokens/s from position "
-        f"{drift.first} to {drift.last} of the study's order. Its rounds keep that out of the comparison of scales."
+        f"{drift.first} to {drift.last}. Rounds keep that out of the comparison of what one command ran."
     ]
 
 

@@ -6,12 +6,15 @@ import random
 import numpy as np
 import pytest
 from made_rows import made_row
+from run_dirs import add_point, make_attempt, make_config, make_study
 
 from harness.analysis.comparison import comparisons
 from harness.analysis.drift import drift
 from harness.analysis.efficiency import curves
 from harness.analysis.intervals import student
 from harness.analysis.outliers import outliers
+from harness.analysis.points import points
+from harness.analysis.read import read_study
 from harness.report.words import drifting, standing_out
 
 NOISE = (0.0, 0.004, -0.003)
@@ -150,3 +153,13 @@ def test_drift_holds_its_interval_and_its_significance():
 def test_single_runs_tell_no_drift():
     rows = [made_row(gpus, 0, 1.0, position=gpus) for gpus in (1, 2, 4)]
     assert drift(rows, curves(rows)) is None
+
+
+def test_positions_are_those_of_a_study_that_several_commands_ran(tmp_path):
+    study = make_study(tmp_path)
+    for ranks, later in ((1, 60.0), (2, 0.0)):
+        config = make_config("ddp", ranks)
+        launch, events = make_attempt(config, [0.1] * 9)
+        moved = {name: launch[name] + later for name in ("start", "end")}
+        add_point(study, config, [({**launch, **moved, "position": 0}, events)])
+    assert dict(points(read_study(study)).select("gpus", "position").rows()) == {1: 1, 2: 0}
