@@ -15,6 +15,7 @@ from harness.analysis.efficiency import curves, fill_rows
 from harness.analysis.goodput import BUCKETS
 from harness.analysis.parts import PARTS
 from harness.analysis.points import COLUMNS, Gathered
+from harness.analysis.stragglers import FOREMOST
 from harness.report.page import page
 from harness.report.words import headline
 
@@ -57,11 +58,31 @@ def write_page(folder: Path, rows: list[dict[str, Any]]) -> tuple[Path, dict[str
         "points": rows,
         "breakdown": [dataclasses.asdict(one) for one in lost],
         "comparisons": [dataclasses.asdict(one) for one in comparisons(rows, found)],
+        "waiting": made_waiting(rows),
         "warnings": [],
     }
     file = folder / "index.html"
     file.write_text(page(document, found, Gathered(None, [], {}, {}, [])), encoding="utf-8")  # type: ignore[arg-type]
     return file, document
+
+
+def made_waiting(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the ranks of ok points cause: rank 5, on the first node, 12 ms of a step, the others wait for it."""
+    luck, entries = random.Random(0), []
+    for row in rows:
+        if row["status"] != "ok":
+            continue
+        late = {"rank": 5, "caused_s": 0.012 * luck.uniform(0.9, 1.1), "last_share": luck.uniform(0.5, 0.9)}
+        causes = [late] + [
+            {"rank": rank, "caused_s": luck.gauss(-0.004, 0.003), "last_share": 0.3 / row["gpus"]}
+            for rank in range(row["gpus"])
+            if rank != 5
+        ]
+        most = sorted(causes, key=lambda cause: -cause["caused_s"])[:FOREMOST]
+        foremost = [cause | {"host": f"node{cause['rank'] // 8:02}"} for cause in most]
+        told = {"ranks": row["gpus"], "sampled_steps": row["sampled_steps"], "foremost": foremost}
+        entries.append({"slug": row["slug"], "label": row["label"], **told})
+    return entries
 
 
 def _named(name: str, strategy: str, nccl: str, gpus: int, repeat: int) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from harness.analysis.attainable import Bandwidth, InStep, Setting, entries, in_
 from harness.analysis.fingerprint import Fingerprint, recorded
 from harness.analysis.read import Point, read_point
 from harness.analysis.steps import first
-from harness.analysis.summary import Row, summarise
+from harness.analysis.stragglers import Waiting
+from harness.analysis.summary import Row, in_numbers
 from harness.config import Config
 from harness.plan.workload import times_collectives
 
@@ -25,7 +26,8 @@ ALONE_S = 1.0
 
 @dataclass(frozen=True)
 class Account:
-    """A point in numbers: its row as far as it tells it itself, and what its collectives did, alone or in its steps.
+    """A point in numbers: its row as far as it tells it itself, what its collectives did, alone or in its steps, and
+    the waiting that its ranks cause.
 
     `recorded` is the part of its fingerprint that was recorded. `setting` is null where it has not started.
     """
@@ -36,6 +38,7 @@ class Account:
     setting: Setting | None
     bandwidth: Bandwidth | None
     in_step: list[InStep]
+    waiting: Waiting | None
 
 
 def accounts(folders: Sequence[Path], processes: int = 1) -> Iterator[Account | str]:
@@ -73,14 +76,14 @@ def account(folder: Path) -> Account | str:
 
 
 def _account(point: Point) -> Account:
-    row, start = summarise(point), first(point.events, "start")
+    (row, waiting), start = in_numbers(point), first(point.events, "start")
     config, told = point.config, recorded(point, row)
     if start is None:
-        return Account(row, config, told, None, None, [])
+        return Account(row, config, told, None, None, [], waiting)
     at = setting(point, start)
     if times_collectives(config):
-        return Account(row, config, told, at, Bandwidth(point.slug, at, entries(point.events)), [])
-    return Account(row, config, told, at, None, in_step(point.events))
+        return Account(row, config, told, at, Bandwidth(point.slug, at, entries(point.events)), [], waiting)
+    return Account(row, config, told, at, None, in_step(point.events), waiting)
 
 
 def _by_several(folders: Sequence[Path], processes: int) -> Iterator[Account | str]:

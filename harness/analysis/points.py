@@ -1,7 +1,7 @@
 """The table of a study's points, as in points.csv, and the curves of its benchmarks of collectives."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -13,6 +13,7 @@ from harness.analysis.fingerprint import Fingerprint, asked
 from harness.analysis.goodput import BUCKETS
 from harness.analysis.parts import PARTS
 from harness.analysis.read import Study
+from harness.analysis.stragglers import Waiting
 from harness.config import OPERATIONS
 
 FINGERPRINT = ("power_cap", "data_sha256", "gpu_links", "nccl_network", "nccl_transports")
@@ -137,7 +138,8 @@ COLUMNS: dict[str, type[pl.DataType]] = {
 class Gathered:
     """A study's points in numbers: their rows, the benchmarks' curves, and by slug what lies on them.
 
-    `prints` are the points' fingerprints by slug, `differences` what is not alike in them beyond what was asked for.
+    `prints` are the points' fingerprints by slug, `differences` what is not alike in them beyond what was asked for,
+    `waiting` what ranks cause, by slug, where they told.
     """
 
     frame: pl.DataFrame
@@ -145,6 +147,7 @@ class Gathered:
     in_steps: dict[str, list[InStep]]
     prints: dict[str, Fingerprint]
     differences: list[Difference]
+    waiting: dict[str, Waiting] = field(default_factory=dict)
 
 
 def points(study: Study) -> pl.DataFrame:
@@ -169,11 +172,14 @@ def joined(study: str, told_of: Iterable[Account], join: Sequence[str] = ()) -> 
     prints: dict[str, Fingerprint] = {}
     curves: list[Bandwidth] = []
     told: dict[str, tuple[Setting, list[InStep]]] = {}
+    waiting: dict[str, Waiting] = {}
     for account in told_of:
         slug, config = account.row["slug"], account.config
         rows.append({"study": study, **account.row, **{name: account.recorded[name] for name in FINGERPRINT}})
         configs.append(config)
         prints[slug] = {**asked(config), **account.recorded}
+        if account.waiting:
+            waiting[slug] = account.waiting
         if account.bandwidth:
             curves.append(account.bandwidth)
         elif account.setting:
@@ -190,4 +196,4 @@ def joined(study: str, told_of: Iterable[Account], join: Sequence[str] = ()) -> 
     fill_rows(rows)
     frame = pl.DataFrame([[row.get(name) for name in COLUMNS] for row in rows], schema=COLUMNS, orient="row")
     frame = frame.sort("model", "parallel", "nccl", "gpus", "nodes", "label", "repeat", nulls_last=True)
-    return Gathered(frame, curves, in_steps, prints, differences)
+    return Gathered(frame, curves, in_steps, prints, differences, waiting)

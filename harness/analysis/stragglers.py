@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,9 @@ SHARE = 0.05
 
 FEWEST = 3
 """Sampled steps below which nobody is named."""
+
+FOREMOST = 64
+"""Ranks of a run that are told one by one: a bad GPU or node is among them, and thousands would only fill a page."""
 
 Step = tuple[int, int, str]
 """Attempt, step, and the source of the account."""
@@ -29,13 +32,39 @@ class Straggler:
 
 
 @dataclass(frozen=True)
+class Cause:
+    """A rank and the waiting that it causes: median seconds of a sampled step, below zero where it waits longer itself
+    than any other for it; the share of its synchronising operations in which it came last; its host, once known."""
+
+    rank: int
+    caused_s: float
+    last_share: float | None
+    host: str | None = None
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The ranks of a run that cause most waiting, most first, of how many `ranks` that told over how many steps."""
+
+    ranks: int
+    sampled_steps: int
+    foremost: list[Cause]
+
+    def placed(self, hosts: list[str], world_size: int) -> "Waiting":
+        """The same with the ranks' hosts."""
+        found = [replace(each, host=host_of(each.rank, hosts, world_size)) for each in self.foremost]
+        return replace(self, foremost=found)
+
+
+@dataclass(frozen=True)
 class Arrivals:
     """The rank that came last in the largest share of its synchronising operations, unless several have that share;
-    the straggler, if there is one."""
+    the straggler, if there is one; what ranks cause, null where none told."""
 
     last_rank: int | None
     last_share: float | None
     straggler: Straggler | None
+    waiting: Waiting | None
 
 
 def arrivals(samples: Iterable[Record], step_s: Mapping[tuple[int, int], float]) -> Arrivals:
@@ -54,22 +83,35 @@ def arrivals(samples: Iterable[Record], step_s: Mapping[tuple[int, int], float])
         rank, step = record["rank"], (record["attempt"], record["step"], record["source"])
         lasts[rank] += record["last"]
         counts[rank] += record["operations"]
-        own[step][rank] = record["wait_s"] or 0.0
+        own[step][rank] = np.nan if record["wait_s"] is None else record["wait_s"]
         for waited in record["waited_for"]:
             found = longest[step]
             found[waited["rank"]] = max(found.get(waited["rank"], 0.0), waited["wait_s"])
     shares = {rank: lasts[rank] / count for rank, count in counts.items() if count}
     if not shares:
-        return Arrivals(None, None, None)
+        return Arrivals(None, None, None, None)
     largest = max(shares.values())
     foremost = [rank for rank, share in shares.items() if share == largest]
     last, share = (foremost[0], largest) if len(foremost) == 1 else (None, None)
     ranks = sorted({rank for waits in own.values() for rank in waits})
-    caused = np.array(
-        [[longest[step].get(rank, 0.0) - waits.get(rank, 0.0) for rank in ranks] for step, waits in own.items()]
-    )
+    waited = np.array([[waits.get(rank, np.nan) for rank in ranks] for waits in own.values()])
+    others = np.array([[longest[step].get(rank, 0.0) for rank in ranks] for step in own])
     durations = [step_s[step[:2]] for step in own if step[:2] in step_s]
-    return Arrivals(last, share, _straggler(ranks, caused, durations))
+    straggler = _straggler(ranks, others - np.nan_to_num(waited), durations)
+    return Arrivals(last, share, straggler, _waiting(ranks, others - waited, shares))
+
+
+def _waiting(ranks: list[int], caused: np.ndarray, shares: Mapping[int, float]) -> Waiting | None:
+    """The foremost ranks by `caused` [steps, ranks], in seconds, NaN where a rank's own waiting is not known."""
+    known = ~np.isnan(caused)
+    told = np.flatnonzero(known.any(axis=0))
+    if len(told) < 2:
+        return None
+    middle = np.nanmedian(caused[:, told], axis=0)
+    most = np.argsort(-middle, kind="stable")[:FOREMOST]
+    foremost = [(ranks[told[index]], float(middle[index])) for index in most]
+    causes = [Cause(rank, seconds, shares.get(rank)) for rank, seconds in foremost]
+    return Waiting(len(told), int(known.any(axis=1).sum()), causes)
 
 
 def _straggler(ranks: list[int], caused: np.ndarray, durations: list[float]) -> Straggler | None:

@@ -10,7 +10,7 @@ from harness.analysis.goodput import BUCKETS, doubts, ledger
 from harness.analysis.parts import PARTS, Accounts, step_parts
 from harness.analysis.read import Events, Point, Record
 from harness.analysis.steps import first, kept
-from harness.analysis.stragglers import Arrivals, arrivals, host_of, sentence
+from harness.analysis.stragglers import Arrivals, Waiting, arrivals, host_of, sentence
 from harness.analysis.telemetry import Telemetry, telemetry
 from harness.analysis.throughput import attained, slow_products, throughput, utilisation
 from harness.plan.model import FLOPS_CONVENTION, flops_per_token, flops_per_token_causal, parameters
@@ -39,6 +39,11 @@ TRAINED = (
 
 def summarise(point: Point) -> Row:
     """The point's columns by name; docs/report.md has their units and conventions. What is not known is absent."""
+    return in_numbers(point)[0]
+
+
+def in_numbers(point: Point) -> tuple[Row, Waiting | None]:
+    """The same, and the waiting that the point's ranks cause, which is no column."""
     config = point.config
     start = first(point.events, "start") or {}
     gpus = start.get("world_size") or config.nodes * config.gpus_per_node
@@ -116,9 +121,10 @@ def summarise(point: Point) -> Row:
             "lost_steps": tiled.lost_steps,
             **{f"ledger_{name}_s": tiled.buckets[name] for name in BUCKETS},
         }
+    waiting = arrived.waiting and arrived.waiting.placed(start.get("hosts", []), gpus)
     if times_collectives(config):
-        return row | dict.fromkeys(TRAINED) | _benchmark(point)
-    return row | _window(point, gpus, start, devices, accounts)
+        return row | dict.fromkeys(TRAINED) | _benchmark(point), waiting
+    return row | _window(point, gpus, start, devices, accounts), waiting
 
 
 def _benchmark(point: Point) -> Row:

@@ -51,9 +51,9 @@ def report(
 
     `points` are the rows of points.csv, `curves` the scales with intervals, `breakdown` where each scale's loss comes
     from, `comparisons` those of strategies and NCCL settings, `outliers` and `drift` what stands out among repeats,
-    `differences` what is not alike in points that are compared, `paths` the written files. Points that differ in the
-    fields of `join` are one curve all the same. ValueError where the folder is no study of this version or cannot be
-    written, and for a field that is none.
+    `waiting` the ranks that keep others waiting most, `differences` what is not alike in points that are compared,
+    `paths` the written files. Points that differ in the fields of `join` are one curve all the same. ValueError where
+    the folder is no study of this version or cannot be written, and for a field that is none.
     """
     study = read_study(Path(study_dir))
     gathered = gather(study, processes, join)
@@ -80,6 +80,11 @@ def report(
         "comparisons": [dataclasses.asdict(one) for one in comparisons(rows, found)],
         "outliers": [dataclasses.asdict(one) for one in off],
         "drift": dataclasses.asdict(drifted) if drifted else None,
+        "waiting": [
+            {"slug": row["slug"], "label": row["label"], **dataclasses.asdict(gathered.waiting[row["slug"]])}
+            for row in rows
+            if row["slug"] in gathered.waiting
+        ],
         "warnings": [
             *study.warnings,
             *differences(gathered.differences, unit(rows)),

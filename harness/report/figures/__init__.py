@@ -16,6 +16,7 @@ from harness.report.figures.memory import memory
 from harness.report.figures.scaling import efficiency, throughput
 from harness.report.figures.steps import collectives, step_times
 from harness.report.figures.stragglers import stragglers
+from harness.report.figures.waiting import waiting
 
 
 def figures(document: dict[str, Any], curves: Sequence[Curve], gathered: Gathered) -> list[Figure]:
@@ -39,8 +40,7 @@ def figures(document: dict[str, Any], curves: Sequence[Curve], gathered: Gathere
     if any(row[f"{name}_s_p50"] is not None for row in ok for name in COMMUNICATION):
         made.append(collectives(ok))
     made += bandwidth_figures(rows, gathered)
-    if waiting := stragglers(ok):
-        made.append(waiting)
+    made += [figure for figure in (stragglers(ok), waiting(document["waiting"], curves, rows)) if figure]
     if held := [row for row in rows if row["peak_memory_bytes"] is not None]:
         made.append(memory(held))
     if started := [row for row in rows if row["wall_s"]]:
