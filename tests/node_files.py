@@ -1,10 +1,11 @@
 """Writes node files whose truth is known: constructed telemetry for tests, not measurements."""
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from run_dirs import record
+from run_dirs import EPOCH, record
 
 from harness.recorder.nodes import node_file
 
@@ -51,6 +52,19 @@ def make_poll(time: float, gpus: list[dict[str, Any]], host: str = "host0", **ch
     cpu = {"busy": 0.5, "load": 1.0, "memory_bytes": 2**30, "clock_mhz": None}
     values = {"host": host, "node": 0, "gpus": gpus, "ports": [], "interfaces": [], "cpu": cpu}
     return record("telemetry", time, **(values | {"warning": None, "duration_s": 0.001} | changes))
+
+
+def add_samples(point: Path, waits: Mapping[int, Mapping[int, float]], steps: Iterable[int]) -> None:
+    """Write what all ranks tell of these steps into a point's first attempt: for whom each waits, in seconds."""
+    known = {"source": "profiler", "partial": False, "transfer_s": 0.001, "operations": 10, "step_s": 0.1}
+    parts = ("compute_s", "overlapped_s", "exposed_transfer_s", "exposed_wait_s", "bubble_s", "idle_s")
+    with open(node_file(point / "attempts" / "0", 0, "host0"), "a") as file:
+        for step in steps:
+            for rank, waited in waits.items():
+                told = [{"rank": late, "wait_s": seconds} for late, seconds in waited.items()]
+                own = {"step": step, "rank": rank, "wait_s": sum(waited.values()), "waited_for": told}
+                own |= {"last": 0 if waited else 10}
+                file.write(json.dumps(record("sample", EPOCH, **known, **own, **dict.fromkeys(parts))) + "\n")
 
 
 def add_polls(point: Path, polls: list[dict[str, Any]], attempt: int = 0, tail: str = "") -> None:

@@ -84,9 +84,9 @@ def arrivals(samples: Iterable[Record], step_s: Mapping[tuple[int, int], float])
         lasts[rank] += record["last"]
         counts[rank] += record["operations"]
         own[step][rank] = np.nan if record["wait_s"] is None else record["wait_s"]
-        for waited in record["waited_for"]:
+        for blamed in record["waited_for"]:
             found = longest[step]
-            found[waited["rank"]] = max(found.get(waited["rank"], 0.0), waited["wait_s"])
+            found[blamed["rank"]] = max(found.get(blamed["rank"], 0.0), blamed["wait_s"])
     shares = {rank: lasts[rank] / count for rank, count in counts.items() if count}
     if not shares:
         return Arrivals(None, None, None, None)
@@ -109,7 +109,7 @@ def _waiting(ranks: list[int], caused: np.ndarray, shares: Mapping[int, float]) 
         return None
     middle = np.nanmedian(caused[:, told], axis=0)
     most = np.argsort(-middle, kind="stable")[:FOREMOST]
-    foremost = [(ranks[told[index]], float(middle[index])) for index in most]
+    foremost = [(int(ranks[told[index]]), float(middle[index])) for index in most]
     causes = [Cause(rank, seconds, shares.get(rank)) for rank, seconds in foremost]
     return Waiting(len(told), int(known.any(axis=1).sum()), causes)
 

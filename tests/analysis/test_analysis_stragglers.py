@@ -7,7 +7,7 @@ import pytest
 from run_dirs import EPOCH, add_point, make_attempt, make_config, make_ranks, make_study, record
 
 from harness.analysis.read import read_point
-from harness.analysis.stragglers import arrivals
+from harness.analysis.stragglers import FOREMOST, Cause, arrivals
 from harness.analysis.summary import summarise
 from harness.analysis.throughput import throughput
 
@@ -104,6 +104,35 @@ def test_who_came_last_how_often():
 
 def test_without_samples_nobody_came_last():
     assert arrivals([], {}).last_rank is None
+
+
+def test_every_rank_has_what_it_causes_the_foremost_first():
+    """Rank 2 is late by 12 ms, once by 500; once rank 0 is, by 300."""
+    disturbed = [*late(2, 4, 0.5, [1]), *late(0, 4, 0.3, [2])]
+    found = arrivals([*disturbed, *late(2, 4, 0.012, range(3, 9))], {}).waiting
+    assert (found.ranks, found.sampled_steps) == (4, 8)
+    told = [(one.rank, pytest.approx(one.caused_s)) for one in found.foremost]
+    assert told == [(2, 0.012), (0, -0.012), (1, -0.012), (3, -0.012)], "the others wait as long themselves"
+
+
+def test_of_many_ranks_those_that_cause_most_are_told():
+    waits = {rank: 0.001 * rank for rank in range(1, 100)}
+    found = arrivals([sample(s, r, {} if r else waits, last=r % 3) for s in STEPS for r in range(100)], {}).waiting
+    assert found.ranks == 100
+    assert [one.rank for one in found.foremost] == list(range(99, 99 - FOREMOST, -1))
+    assert found.foremost[0] == Cause(99, pytest.approx(0.099), 0.0)
+    assert found.foremost[1].last_share == 0.2
+
+
+def test_what_is_not_known_of_a_rank_is_not_told():
+    told = late(1, 4, 0.012)
+    unknown = [
+        one | {"wait_s": None} if one["rank"] == 3 or (one["rank"], one["step"]) == (1, 2) else one for one in told
+    ]
+    found = arrivals(unknown, {}).waiting
+    assert [(one.rank, pytest.approx(one.caused_s)) for one in found.foremost] == [(1, 0.012), (0, -0.012), (2, -0.012)]
+    assert arrivals([one | {"wait_s": None} for one in told], {}).waiting is None
+    assert arrivals([sample(step, 0, {}) for step in STEPS], {}).waiting is None, "one rank keeps nobody waiting"
 
 
 def written(path, samples):

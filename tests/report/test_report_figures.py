@@ -13,6 +13,7 @@ from harness.report.figures.comparisons import compared
 from harness.report.figures.heat import heat
 from harness.report.figures.memory import memory
 from harness.report.figures.stragglers import stragglers
+from harness.report.figures.waiting import MARKS, waiting
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,33 @@ def test_no_rank_is_named_where_none_is_known():
     unknown = dict.fromkeys(("last_share", "slowest_by", "exposed_wait_s_p50"))
     assert stragglers([row | unknown for row in rows]) is None
     assert stragglers([row | {"gpus": 1} for row in rows]) is None
+
+
+def test_each_rank_of_the_largest_scale_has_a_mark_a_run_and_none_is_below_zero(shown, document):
+    figure, scales = shown["waiting"], {"1b-ddp-n4x8": 32, "1b-zero3-n1x8": 8}
+    marks = {trace["name"]: trace for trace in figure.data}
+    for label, ranks in scales.items():
+        assert sorted(marks[label]["x"]) == sorted([*range(ranks)] * 3), "three repeats"
+    for trace in marks.values():
+        late = [(y, words) for x, y, words in zip(trace["x"], trace["y"], trace["customdata"], strict=True) if x == 5]
+        assert sorted(trace["y"])[-3:] == pytest.approx([12, 12, 12], rel=0.1) == sorted(y for y, _ in late)
+        assert min(trace["y"]) == 0
+        assert all("rank 5 on node00 keeps others waiting 1" in words for _, words in late)
+    assert any("waits itself" in words for words in marks["1b-ddp-n4x8"]["customdata"])
+    assert min(line[-2] for line in figure.numbers.lines) < 0
+    assert " only the " not in figure.caption
+
+
+def test_ranks_and_scales_that_are_left_out_are_named(document):
+    rows, found = document["points"], curves(document["points"])
+    entries = [entry for entry in document["waiting"] if entry["label"] == "1b-ddp-n2x8"]
+    figure = waiting([entry | {"ranks": 80_000} for entry in entries], found, rows)
+    assert [trace["name"] for trace in figure.data] == ["1b-ddp-n2x8"], "no larger scale has told"
+    assert "Of runs of 80000 ranks only the 16 that cause most" in figure.caption
+    many = [{"rank": rank, "host": None, "caused_s": 0.01, "last_share": None} for rank in range(MARKS)]
+    figure = waiting([entry | {"ranks": MARKS, "foremost": many} for entry in entries], found, rows)
+    assert len(figure.data[0]["x"]) == len(figure.numbers.lines) == MARKS // 3 * 3
+    assert waiting([], found, rows) is None
 
 
 def test_comparisons_say_what_may_be_chance(document):

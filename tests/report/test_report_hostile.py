@@ -2,12 +2,14 @@
 
 import json
 import re
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import yaml
 from browser import CHROMIUM, browser
+from node_files import add_samples
 from run_dirs import add_point, demo_study, make_config, make_timed
 
 from harness.config import Workload
@@ -39,6 +41,8 @@ def hostile(tmp_path_factory):
     study = demo_study(tmp_path_factory.mktemp("hostile"), "study<img src=x onerror=alert(1)>", reason="reason")
     config = make_config("ddp", 2, workload=Workload("collectives", "collectives"))
     add_point(study, config, [make_timed(config, {"all_reduce": {1024: 1e-4, 2**20: 1e-3}})])
+    for point in study.glob("points/*-n1x2-*"):
+        add_samples(point, {0: {1: 0.01}, 1: {}}, range(5, 8))
     for number, point in enumerate(sorted((study / "points").iterdir())):
         for path in point.rglob("*"):
             if path.suffix == ".json":
@@ -61,6 +65,14 @@ def test_every_point_is_there_in_spite_of_its_texts(hostile):
     assert len(hostile["warnings"]) >= 1
     assert any("damaged" in warning for warning in hostile["warnings"])
     table(hostile)
+
+
+def test_hosts_names_are_text_where_one_points_at_a_rank(hostile):
+    page = Path(hostile["paths"]["page"]).read_text()
+    data = re.search(r'id="figure-waiting-plot-data">(.*?)</script>', page, re.S).group(1)
+    words = [text for trace in json.loads(data)["data"] for text in trace["customdata"]]
+    assert len(words) == 2
+    assert all(f" on host0{escape(PAYLOAD)} " in text for text in words)
 
 
 def test_the_summary_holds_no_html(hostile):

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import plotly.graph_objects
 import pytest
+from node_files import add_samples
 from omegaconf import OmegaConf
 from plotly.offline import get_plotlyjs
 from rich.console import Console
-from run_dirs import EPOCH, add_point, demo_study, make_attempt, make_config, make_study, record
+from run_dirs import EPOCH, add_point, demo_study, make_attempt, make_config, make_study, record, validator
 
 from harness.analysis.efficiency import curves
 from harness.analysis.points import gather
@@ -94,6 +95,20 @@ def test_every_figure_has_data_and_a_caption(demo):
         assert figure.numbers.lines
         # Plotly's own schema refuses a misspelt attribute.
         plotly.graph_objects.Figure({"data": figure.data, "layout": figure.layout})
+
+
+def test_a_study_whose_ranks_told_shows_what_each_causes(tmp_path):
+    study = demo_study(tmp_path)
+    for point in study.glob("points/tiny-ddp-n1x2-*"):
+        add_samples(point, {0: {1: 0.012}, 1: {}}, range(5, 8))
+    document = report(study)
+    validator().validate(document)
+    [entry] = document["waiting"]
+    assert (entry["label"], entry["ranks"], entry["sampled_steps"]) == ("tiny-ddp-n1x2", 2, 3)
+    late, punctual = entry["foremost"]
+    assert late == {"rank": 1, "host": "host0", "caused_s": 0.012, "last_share": 1.0}
+    assert (punctual["rank"], punctual["caused_s"], punctual["last_share"]) == (0, -0.012, 0.0)
+    assert list(drawn(document))[-3:] == ["waiting", "memory", "goodput"]
 
 
 def test_every_curve_has_its_own_efficiency_axis(demo):

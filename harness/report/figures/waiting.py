@@ -9,8 +9,11 @@ from harness.analysis.summary import Row
 from harness.report.figures.figure import SYMBOLS, Cell, Dict, Figure, Numbers, color, extent
 from harness.report.words import milliseconds, names, percent
 
-MARKS = 4096
+MARKS = 2048
 """Of the whole figure: it can still be read, and the page of a thousand runs stays small."""
+
+A_LINE = 6
+"""Names of a line of the legend, which would else take the marks' place."""
 
 FEW = 16
 """Ranks up to which each has a tick of its own."""
@@ -46,9 +49,9 @@ def waiting(entries: Sequence[dict[str, Any]], curves: Sequence[Curve], rows: Se
     ticks: Dict = {"dtick": 1} if last < FEW else {"tickformat": ",d"}
     room = 0.02 * last + 0.2
     layout = {
-        "height": 420,
+        "height": 420 + 20 * (len(runs) // A_LINE),
         "xaxis": {"title": {"text": "rank"}, "range": [-room, last + room], "zeroline": False, **ticks},
-        "yaxis": {"title": {"text": "others kept waiting (ms of a step)"}, "range": [0, 1.08 * highest or 1]},
+        "yaxis": {"title": {"text": "waiting caused (ms of a step)"}, "range": [0, 1.08 * highest or 1]},
         "showlegend": True,
     }
     numbers = _numbers(shown, rows, most)
@@ -60,7 +63,7 @@ def _short(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _words(cause: dict[str, Any]) -> str:
-    where = f"rank {cause['rank']}" + (f" on {escape(cause['host'])}" if cause["host"] else "")
+    where = f"rank {cause['rank']}" + (f" on {escape(str(cause['host']))}" if cause["host"] else "")
     seconds = cause["caused_s"]
     kept = f"{milliseconds(abs(seconds))} ms of a step"
     told = f"keeps others waiting {kept}" if seconds >= 0 else f"waits itself, {kept} longer than any other for it"
