@@ -44,6 +44,12 @@ def default(item: Field[Any]) -> Any:
     return item.default
 
 
+def meaning(item: Field[Any]) -> str:
+    """A field's help line, behind the kinds of its group that have a use for it, where not all have."""
+    of = item.metadata.get("of")
+    return f"{', '.join(of)}: {item.metadata['help']}" if of else str(item.metadata["help"])
+
+
 def nearest(word: str, known: list[str]) -> str:
     """`; did you mean 'x'?` for a misspelt word, or nothing."""
     close = difflib.get_close_matches(word, known, n=1)
