@@ -164,7 +164,7 @@ def _tokens(row: Row) -> str | None:
 
 
 def _environment(environment: Record) -> Fingerprint:
-    """NCCL's settings that came with the machine and were in force: variables, and files by the hash of what they say."""
+    """NCCL's settings that came with the machine and were in force: variables, and files by their content's hash."""
     if not environment:
         return {}
     there = [file for file in environment["files"] if file["exists"]]
