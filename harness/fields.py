@@ -73,7 +73,7 @@ def check_fields(config: Config) -> None:
         limits = item.metadata
         if value is None:
             continue
-        if key.endswith(".name"):
+        if key == "study" or key.endswith(".name"):
             check_name(key, value)
         # Infinity would pass every lower limit, and nan trains to nothing.
         if isinstance(value, float) and not math.isfinite(value):

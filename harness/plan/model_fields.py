@@ -17,11 +17,6 @@ def check_model(model: Model) -> None:
         _check_dense(model)
 
 
-def rotated_width(model: Model) -> int:
-    """Numbers of a head that the rotary embedding turns."""
-    return model.rope_head_dim if model.kv_lora_rank else model.head_dim
-
-
 def _check_latent(model: Model) -> None:
     if model.rope_head_dim < 2 or model.rope_head_dim % 2:
         raise ValueError(

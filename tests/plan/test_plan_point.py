@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from plan_configs import ROOT, config
 
 from harness.config import Config, Data, Launcher, Nccl, Optimizer, Parallel
+from harness.fields import check_fields
 from harness.plan.hardware import named
 from harness.plan.model import flops_per_token
 from harness.plan.point import ASSUMED_MFU, ASSUMED_START, plan
@@ -18,6 +19,7 @@ GIB = 2**30
 
 
 def planned(point: Config):
+    check_fields(point)
     return plan(point, None, None)
 
 
