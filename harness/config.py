@@ -296,7 +296,7 @@ class Optimizer:
 
     lr: float = option(3e-4, "peak learning rate", above=0)
     lr_warmup: int = option(10, "steps of linear warm-up of the learning rate", least=0)
-    lr_final: float = option(0.1, "learning rate at the last step, as a share of the peak", least=0)
+    lr_final: float = option(0.1, "learning rate at the last step, as a share of the peak", least=0, most=1)
     weight_decay: float = option(0.1, "AdamW's decoupled weight decay", least=0)
     beta1: float = option(0.9, "AdamW's first moment decay", least=0, below=1)
     beta2: float = option(0.95, "AdamW's second moment decay", least=0, below=1)

@@ -61,3 +61,6 @@ def _check_dense(model: Model) -> None:
             raise ValueError(f"model.{field}={value}: must be 0 without experts; or set model.experts")
     if model.balance != "none":
         raise ValueError(f"model.balance={model.balance}: must be none without experts; or set model.experts")
+    for field in ("normalise_routes", "balance_rate"):
+        if (value := getattr(model, field)) != getattr(Model, field):
+            raise ValueError(f"model.{field}={value}: must be left out without experts; or set model.experts")

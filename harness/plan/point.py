@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from harness.config import Config
+from harness.config import Config, Data, Optimizer
 from harness.plan import batch, nccl
 from harness.plan.checkpoint import check_checkpoint
 from harness.plan.collectives import Traffic, traffic
@@ -92,14 +92,22 @@ def _check_data(config: Config) -> None:
         check_tokens(config.data, config.seq_len)
     elif config.data.path is not None:
         raise ValueError(f"data.path={config.data.path}: data.kind={config.data.kind} reads no file; say data=tokens")
+    if config.data.kind != "tokens" and config.data.dtype != Data.dtype:
+        raise ValueError(f"data.dtype={config.data.dtype}: data.kind={config.data.kind} reads no file; say data=tokens")
     if config.data.kind == "bytes" and config.model.vocab_size < 256:
         raise ValueError(f"model.vocab_size={config.model.vocab_size}: data.kind=bytes needs at least 256 token ids")
 
 
 def _check_optimizer(config: Config) -> None:
+    optimizer = config.optimizer
+    if optimizer.lr_warmup != Optimizer.lr_warmup and optimizer.lr_warmup >= config.steps:
+        raise ValueError(
+            f"optimizer.lr_warmup={optimizer.lr_warmup}: must be less than steps={config.steps}, or the learning rate "
+            "never falls to lr_final"
+        )
     for field in ("beta1", "beta2"):
-        value = getattr(config.optimizer, field)
-        if config.optimizer.state == "bf16" and value >= BF16_DECAY:
+        value = getattr(optimizer, field)
+        if optimizer.state == "bf16" and value >= BF16_DECAY:
             raise ValueError(
                 f"optimizer.{field}={value}: must be below {BF16_DECAY:.4f} with optimizer.state=bf16, which cannot "
                 "resolve a slower decay"
