@@ -15,7 +15,8 @@ from harness.plan.strategies import KINDS
 def option(default: Any, help: str, **limits: Any) -> Any:
     """A field with its help line and its limits: `least`, `most`, `above`, `below`, `choices`.
 
-    `form` says in words what a field takes that has no type of its own.
+    `form` says in words what a field takes that has no type of its own. `of` are the kinds of its group that have a use
+    for it, where not all have.
     """
     metadata = {"help": help, **limits}
     if isinstance(default, dict):
@@ -128,6 +129,10 @@ class Nccl:
     ambient: str = option("keep", "NCCL_* variables already set where the harness starts", choices=("keep", "clear"))
 
 
+SLURM = ("srun", "sbatch")
+JOBS = ("sbatch",)
+
+
 @dataclass
 class Launcher:
     """How a point becomes processes."""
@@ -135,19 +140,21 @@ class Launcher:
     name: str = option(FROM_GROUP, "the chosen option's name")
     kind: str = option(FROM_GROUP, "what starts the processes", choices=("local", "srun", "sbatch"))
     dry: bool = option(False, "print what would be started, and start nothing")
-    time: str | None = option(None, "sbatch: a job's limit as Slurm writes it, such as 30 or 2:00:00")
-    partition: str | None = option(None, "sbatch: partition; null for the cluster's default")
-    account: str | None = option(None, "sbatch: account")
-    qos: str | None = option(None, "sbatch: quality of service")
-    constraint: str | None = option(None, "sbatch: features that hosts must have")
-    exclusive: bool = option(True, "sbatch: whole hosts, so that nothing else is measured with a point")
-    gres: str | None = option(None, "sbatch: generic resources of each host, in place of --gpus-per-node")
-    segment: int | None = option(None, "sbatch: hosts that must be close together, as topology/block has them", least=1)
+    time: str | None = option(None, "a job's limit as Slurm writes it, such as 30 or 2:00:00", of=JOBS)
+    partition: str | None = option(None, "partition; null for the cluster's default", of=JOBS)
+    account: str | None = option(None, "account", of=JOBS)
+    qos: str | None = option(None, "quality of service", of=JOBS)
+    constraint: str | None = option(None, "features that hosts must have", of=JOBS)
+    exclusive: bool = option(True, "whole hosts, so that nothing else is measured with a point", of=JOBS)
+    gres: str | None = option(None, "generic resources of each host, in place of --gpus-per-node", of=JOBS)
+    segment: int | None = option(
+        None, "hosts that must be close together, as topology/block has them", least=1, of=JOBS
+    )
     switches: int | None = option(
-        None, "sbatch: most leaf switches between the hosts, as topology/tree has them", least=1
+        None, "most leaf switches between the hosts, as topology/tree has them", least=1, of=JOBS
     )
     signal_lead_s: int | None = option(
-        None, "sbatch: seconds before a job's end at which its point is ended, its records finished", least=1
+        None, "seconds before a job's end at which its point is ended, its records finished", least=1, of=JOBS
     )
     requeue: bool = option(
         False, "start the job anew after a host's failure, and when Slurm has told it to end before its points had"
@@ -160,18 +167,20 @@ class Launcher:
     )
     min_nodes: int | None = option(
         None,
-        "srun, sbatch: fewest hosts on which a point is started again when others are lost; null for nodes",
+        "fewest hosts on which a point is started again when others are lost; null for nodes",
         least=1,
+        of=SLURM,
     )
     max_nodes: int | None = option(
         None,
-        "sbatch: hosts that a job asks for; those beyond nodes are spare, for a start after others are lost",
+        "hosts that a job asks for; those beyond nodes are spare, for a start after others are lost",
         least=1,
+        of=JOBS,
     )
-    chain: bool = option(False, "sbatch: each point's job waits for the end of the one before")
-    container_image: str | None = option(None, "srun, sbatch: image in which ranks run (pyxis)")
+    chain: bool = option(False, "each point's job waits for the end of the one before", of=JOBS)
+    container_image: str | None = option(None, "image in which ranks run (pyxis)", of=SLURM)
     container_mounts: str | None = option(
-        None, "srun, sbatch: host:container paths beside those of the study and the source, separated by commas"
+        None, "host:container paths beside those of the study and the source, separated by commas", of=SLURM
     )
     numa: str | None = option(
         None,
@@ -287,7 +296,7 @@ class Optimizer:
 
     lr: float = option(3e-4, "peak learning rate", above=0)
     lr_warmup: int = option(10, "steps of linear warm-up of the learning rate", least=0)
-    lr_final: float = option(0.1, "learning rate at the last step, as a share of the peak", least=0)
+    lr_final: float = option(0.1, "learning rate at the last step, as a share of the peak", least=0, most=1)
     weight_decay: float = option(0.1, "AdamW's decoupled weight decay", least=0)
     beta1: float = option(0.9, "AdamW's first moment decay", least=0, below=1)
     beta2: float = option(0.95, "AdamW's second moment decay", least=0, below=1)

@@ -44,6 +44,12 @@ def default(item: Field[Any]) -> Any:
     return item.default
 
 
+def meaning(item: Field[Any]) -> str:
+    """A field's help line, behind the kinds of its group that have a use for it, where not all have."""
+    of = item.metadata.get("of")
+    return f"{', '.join(of)}: {item.metadata['help']}" if of else str(item.metadata["help"])
+
+
 def nearest(word: str, known: list[str]) -> str:
     """`; did you mean 'x'?` for a misspelt word, or nothing."""
     close = difflib.get_close_matches(word, known, n=1)
@@ -67,7 +73,7 @@ def check_fields(config: Config) -> None:
         limits = item.metadata
         if value is None:
             continue
-        if key.endswith(".name"):
+        if key == "study" or key.endswith(".name"):
             check_name(key, value)
         # Infinity would pass every lower limit, and nan trains to nothing.
         if isinstance(value, float) and not math.isfinite(value):

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.plan.nccl_variable import LABELS
+
 MARKER = "HARNESS_POINT"
 HIDDEN = "***"
 SOURCE = Path(__file__).resolve().parent.parent
@@ -28,9 +30,8 @@ RECORDED = re.compile(
     r"|OMP_\w+|(MKL|OPENBLAS)_NUM_THREADS|TORCH_\w+|PYTORCH_\w*ALLOC_CONF|GLOO_SOCKET_IFNAME|FI_\w+|UCX_\w+|LD_PRELOAD"
     r"|SLURM_(JOB_ID|JOB_NAME|JOB_PARTITION|JOB_NUM_NODES|NNODES|NODELIST|JOB_NODELIST|PROCID|NODEID|RESTART_COUNT)"
 )
-# images carry it as a label of their own, and NCCL does not read it
-LABELS = frozenset({"NCCL_VERSION"})
-SECRET = re.compile(r"key|token|secret|(?<!by)pass|credential|auth|psk", re.IGNORECASE)
+# an InfiniBand partition key (NCCL_IB_PKEY, UCX_IB_PKEY) is a number that all hosts of a fabric know
+SECRET = re.compile(r"(?<!ib_p)key|token|secret|(?<!by)pass|credential|auth|psk", re.IGNORECASE)
 # what services' keys look like, tokens, private keys, and addresses with a password in them or in their query,
 # whatever the name they stand under
 KEY = re.compile(

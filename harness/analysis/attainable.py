@@ -13,6 +13,7 @@ from statistics import median
 
 import numpy as np
 
+from harness.analysis.environment import in_force
 from harness.analysis.read import Events, Point, Record
 from harness.analysis.steps import Attempts, kept
 from harness.plan.busbw import factor
@@ -73,14 +74,9 @@ class InStep:
 def setting(point: Point, start: Record) -> Setting:
     """A started point's."""
     asked, environment = point.config.nccl.env, point.environment
-    ambient = {
-        name: value
-        for name, value in environment.get("ambient", {}).items()
-        if name not in environment.get("cleared", ()) and name not in asked
-    }
     files = [file.get("sha256") for file in environment.get("files", ()) if file.get("exists")]
     nccl = {
-        "env": {**ambient, **{name: str(value) for name, value in asked.items()}},
+        "env": {**in_force(environment), **{name: str(value) for name, value in asked.items()}},
         "files": files,
         "version": start["versions"].get("nccl"),
     }

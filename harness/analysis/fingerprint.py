@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.analysis.environment import in_force
 from harness.analysis.read import Point, Record
 from harness.analysis.steps import first
 from harness.analysis.summary import Row
@@ -32,8 +33,6 @@ NOT_ASKED = (
 )
 # What a step computes; all else that can be asked for is how it does so.
 WORK = ("model", "precision", "scaling", "seq_len", "data.kind", "optimizer.state", "optimizer.grad_clip")
-# Images carry it as a label of their own, and NCCL does not read it.
-LABEL = "NCCL_VERSION"
 
 
 @dataclass(frozen=True)
@@ -165,18 +164,13 @@ def _tokens(row: Row) -> str | None:
 
 
 def _environment(environment: Record) -> Fingerprint:
-    """NCCL's settings that came with the machine and were in force: variables, and files by the hash of what they say.
-
-    A variable that was asked for, or that measuring needs, wins over the machine's own.
-    """
+    """NCCL's settings that came with the machine and were in force: variables, and files by their content's hash."""
     if not environment:
         return {}
-    gone = {LABEL, *environment["cleared"], *environment["requested"], *environment["added"]}
-    ambient = {name: value for name, value in environment["ambient"].items() if name not in gone}
     there = [file for file in environment["files"] if file["exists"]]
     files = {(Path(file["path"]).name, file["sha256"] or "unreadable") for file in there}
     return {
-        "nccl_ambient": " ".join(f"{name}={value}" for name, value in sorted(ambient.items())),
+        "nccl_ambient": " ".join(f"{name}={value}" for name, value in in_force(environment).items()),
         "nccl_files": " ".join(f"{name}:{sha256[:12]}" for name, sha256 in sorted(files)),
     }
 

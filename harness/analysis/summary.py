@@ -5,6 +5,7 @@ from typing import Any
 from harness.analysis import nodes
 from harness.analysis.attainable import entries
 from harness.analysis.collectives import OPERATIONS, collectives
+from harness.analysis.environment import in_force
 from harness.analysis.exposure import exposure
 from harness.analysis.goodput import BUCKETS, doubts, ledger
 from harness.analysis.parts import PARTS, Accounts, step_parts
@@ -229,10 +230,9 @@ def _ambient(environment: Record) -> Row:
     """What of NCCL's settings came with the machine instead of the configuration, in a line each."""
     if not environment:
         return {}
-    kept = environment["ambient"].keys() - set(environment["cleared"])
     files = (file for file in environment["files"] if file["exists"])
     return {
-        "nccl_ambient": " ".join(f"{name}={environment['ambient'][name]}" for name in sorted(kept)),
+        "nccl_ambient": " ".join(f"{name}={value}" for name, value in in_force(environment).items()),
         "nccl_files": " ".join(f"{file['path']}:{(file['sha256'] or 'unreadable')[:12]}" for file in files),
     }
 

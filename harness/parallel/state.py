@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from harness.parallel.local import local_part
 from harness.parallel.mesh import Mesh
 
 State = dict[str, Tensor]
@@ -66,8 +65,3 @@ def copy_of(tensor: Tensor, mesh: Mesh) -> tuple[int, int]:
     for dimension in along:
         index = index * tensor.device_mesh.size(dimension) + tensor.device_mesh.get_local_rank(dimension)
     return index, prod(tensor.device_mesh.size(dimension) for dimension in along)
-
-
-def bytes_of(state: State) -> int:
-    """The bytes of what this rank holds of tensors."""
-    return sum(local_part(tensor).nbytes for tensor in state.values())

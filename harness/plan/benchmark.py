@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from harness.config import OPERATIONS, Config
-from harness.fields import check_fields, check_name
 from harness.plan import nccl
 
 GIB = 2**30
@@ -39,7 +38,6 @@ class BenchmarkPlan:
     sizes: list[int]
     entries: int
     memory: int
-    memory_limit: int | None
     seconds: float | None
     gpu_hours: float | None
     warnings: list[str]
@@ -48,10 +46,9 @@ class BenchmarkPlan:
 def plan_benchmark(config: Config, gpus: bool, memory_limit: int | None) -> BenchmarkPlan:
     """The plan of a point with workload=collectives, on GPUs or on CPU processes with `memory_limit` bytes a rank.
 
-    ValueError, one sentence with the field, its value and what would be right, for a point that cannot run.
+    Its fields are within their limits (harness.fields.check_fields). ValueError, one sentence with the field, its value
+    and what would be right, for a point that cannot run.
     """
-    check_fields(config)
-    check_name("study", config.study)
     device, ranks = "cuda" if gpus else "cpu", config.nodes * config.gpus_per_node
     if ranks == 1:
         raise ValueError(
@@ -86,7 +83,6 @@ def plan_benchmark(config: Config, gpus: bool, memory_limit: int | None) -> Benc
         sizes=wanted,
         entries=entries,
         memory=memory,
-        memory_limit=memory_limit,
         seconds=seconds,
         gpu_hours=None if seconds is None else seconds * ranks / 3600,
         warnings=nccl.check(config.nccl.env),

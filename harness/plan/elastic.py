@@ -38,9 +38,6 @@ def fitting(config: Config, hosts: int) -> int:
 def check_elastic(config: Config) -> None:
     """Raise ValueError for numbers of hosts that contradict each other."""
     launcher = config.launcher
-    for name, value in (("min_nodes", launcher.min_nodes), ("max_nodes", launcher.max_nodes)):
-        if value is not None and launcher.kind == "local" and not launcher.dry:
-            raise ValueError(f"launcher.{name}={value}: launcher=local has one host; say launcher=srun or sbatch")
     if launcher.min_nodes is not None and launcher.min_nodes > config.nodes:
         raise ValueError(f"launcher.min_nodes={launcher.min_nodes}: must be at most nodes={config.nodes}")
     if launcher.min_nodes is not None and launcher.min_nodes < config.nodes and times_collectives(config):

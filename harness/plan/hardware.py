@@ -1,7 +1,7 @@
 """Published peaks and memory of accelerators.
 
 Peaks are dense FLOP/s: vendors often print the figure with structured sparsity, twice as high. `fp32` is the
-rate of plain fp32 units; tf32 and below run on matrix units. Memory is the total that the driver reports (nvidia-smi,
+rate of plain fp32 units, the others are those of matrix units. Memory is the total that the driver reports (nvidia-smi,
 rocm-smi), since a vendor's "GB" is sometimes 10^9 and sometimes 2^30 bytes. What is not in the table is unknown, never
 guessed.
 """
@@ -34,10 +34,10 @@ def _peaks(**tera: float) -> dict[str, float]:
     return {kind: float(round(value * 1e12)) for kind, value in tera.items()}
 
 
-_HOPPER_SXM = _peaks(fp32=67, tf32=494.5, bf16=989, fp16=989, fp8=1979)
-_AMPERE = _peaks(fp32=19.5, tf32=156, bf16=312, fp16=312)
-_BLACKWELL_HGX = _peaks(fp32=75, tf32=1125, bf16=2250, fp16=2250, fp8=4500)
-_BLACKWELL_NVL72 = _peaks(fp32=80, tf32=1250, bf16=2500, fp16=2500, fp8=5000)
+_HOPPER_SXM = _peaks(fp32=67, bf16=989, fp8=1979)
+_AMPERE = _peaks(fp32=19.5, bf16=312)
+_BLACKWELL_HGX = _peaks(fp32=75, bf16=2250, fp8=4500)
+_BLACKWELL_NVL72 = _peaks(fp32=80, bf16=2500, fp8=5000)
 _HGX = "NVIDIA HGX specifications, divided by 8 GPUs, sparse figures halved"
 
 DEVICES = {
@@ -50,14 +50,14 @@ DEVICES = {
             "h100_pcie",
             "NVIDIA H100 PCIe",
             81559 * MIB,
-            _peaks(fp32=51, tf32=378, bf16=756, fp16=756, fp8=1513),
+            _peaks(fp32=51, bf16=756, fp8=1513),
             "NVIDIA H100 PCIe product brief, sparse figures halved",
         ),
         Device(
             "h100_nvl",
             "NVIDIA H100 NVL",
             95830 * MIB,
-            _peaks(fp32=60, tf32=417.5, bf16=835.5, fp16=835.5, fp8=1670.5),
+            _peaks(fp32=60, bf16=835.5, fp8=1670.5),
             "NVIDIA H100 datasheet, one card of the NVL column, sparse figures halved",
         ),
         Device("h200", "NVIDIA H200 SXM", 143771 * MIB, _HOPPER_SXM, "NVIDIA H200 datasheet, sparse figures halved"),
@@ -65,7 +65,7 @@ DEVICES = {
             "h200_nvl",
             "NVIDIA H200 NVL",
             143771 * MIB,
-            _peaks(fp32=60, tf32=417.5, bf16=835.5, fp16=835.5, fp8=1670.5),
+            _peaks(fp32=60, bf16=835.5, fp8=1670.5),
             "NVIDIA H200 datasheet, NVL column, sparse figures halved",
         ),
         Device(
@@ -95,14 +95,14 @@ DEVICES = {
             "l4",
             "NVIDIA L4",
             23034 * MIB,
-            _peaks(fp32=30.3, tf32=60, bf16=121, fp16=121, fp8=242.5),
+            _peaks(fp32=30.3, bf16=121, fp8=242.5),
             "NVIDIA L4 datasheet, sparse figures halved",
         ),
         Device(
             "l40s",
             "NVIDIA L40S",
             46068 * MIB,
-            _peaks(fp32=91.6, tf32=183, bf16=362.05, fp16=362.05, fp8=733),
+            _peaks(fp32=91.6, bf16=362.05, fp8=733),
             "NVIDIA L40S datasheet",
         ),
         # PyTorch sees each of the module's two dies as a device of its own.
@@ -110,22 +110,22 @@ DEVICES = {
             "mi250x",
             "AMD Instinct MI250X, one die",
             65520 * MIB,
-            _peaks(fp32=23.95, bf16=191.5, fp16=191.5),
+            _peaks(fp32=23.95, bf16=191.5),
             "AMD Instinct MI250X datasheet, halved for one of two dies",
         ),
         Device(
             "mi300x",
             "AMD Instinct MI300X",
             196592 * MIB,
-            _peaks(fp32=163.4, tf32=653.7, bf16=1307.4, fp16=1307.4, fp8=2614.9),
+            _peaks(fp32=163.4, bf16=1307.4, fp8=2614.9),
             "AMD Instinct MI300X datasheet",
         ),
         Device(
             "mi355x",
             "AMD Instinct MI355X",
             294896 * MIB,
-            _peaks(fp32=157.3, bf16=2500, fp16=2500, fp8=5000),
-            "AMD Instinct MI355X datasheet; it has no tf32",
+            _peaks(fp32=157.3, bf16=2500, fp8=5000),
+            "AMD Instinct MI355X datasheet",
         ),
     )
 }

@@ -17,11 +17,6 @@ def check_model(model: Model) -> None:
         _check_dense(model)
 
 
-def rotated_width(model: Model) -> int:
-    """Numbers of a head that the rotary embedding turns."""
-    return model.rope_head_dim if model.kv_lora_rank else model.head_dim
-
-
 def _check_latent(model: Model) -> None:
     if model.rope_head_dim < 2 or model.rope_head_dim % 2:
         raise ValueError(
@@ -66,3 +61,6 @@ def _check_dense(model: Model) -> None:
             raise ValueError(f"model.{field}={value}: must be 0 without experts; or set model.experts")
     if model.balance != "none":
         raise ValueError(f"model.balance={model.balance}: must be none without experts; or set model.experts")
+    for field in ("normalise_routes", "balance_rate"):
+        if (value := getattr(model, field)) != getattr(Model, field):
+            raise ValueError(f"model.{field}={value}: must be left out without experts; or set model.experts")

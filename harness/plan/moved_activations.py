@@ -37,8 +37,7 @@ def _tensor(config: Config, own: Share) -> Iterator[Moved]:
 
     Each layer gathers the sequence and scatters sums, and so does backward; the embedding only scatters, the head
     only gathers. Recomputation stops before a block's last sum, but for blocks that are one compiled graph. Routers
-    give     their choices to all. Once a step the shards of gradients are summed of parameters that all ranks have
-    whole.
+    give their choices to all. Once a step the shards of gradients are summed of parameters that all ranks have whole.
     """
     model, tp, size = config.model, config.parallel.tp, COMPUTE_BYTES[config.precision.compute]
     count, many = batch.accumulation(config), tokens(config)

@@ -5,14 +5,12 @@ from typing import Any
 from harness.fields import nearest
 from harness.plan.nccl_debugging import DEBUGGING
 from harness.plan.nccl_system import SYSTEM
-from harness.plan.nccl_variable import Variable
+from harness.plan.nccl_variable import LABELS, Variable
 
 VARIABLES: dict[str, Variable] = {variable.name: variable for variable in (*SYSTEM, *DEBUGGING)}
 DEBUGGING_NAMES = frozenset(variable.name for variable in DEBUGGING)
 
 MOST_SOCKETS = 64
-# Variables that containers set to describe themselves, and that NCCL does not read.
-HARMLESS = frozenset({"NCCL_VERSION"})
 
 
 def check(env: dict[str, Any]) -> list[str]:
@@ -39,7 +37,7 @@ def doubts(env: dict[str, str]) -> list[str]:
     warnings = []
     for name, text in env.items():
         # NCCL takes an empty variable for one that is not set.
-        if not name.startswith("NCCL_") or name in HARMLESS or not text:
+        if not name.startswith("NCCL_") or name in LABELS or not text:
             continue
         if name not in VARIABLES:
             close = nearest(name, list(VARIABLES))

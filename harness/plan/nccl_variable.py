@@ -7,6 +7,9 @@ from typing import Literal
 # The collectives that NCCL_ALGO and NCCL_PROTO can be limited to, as NCCL spells them.
 FUNCTIONS = ("broadcast", "reduce", "allgather", "reducescatter", "allreduce")
 
+LABELS = frozenset({"NCCL_VERSION"})
+"""Variables by which images describe themselves, and which NCCL does not read."""
+
 
 @dataclass(frozen=True)
 class Variable:

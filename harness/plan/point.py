@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from harness.config import Config
-from harness.fields import check_fields, check_name
+from harness.config import Config, Data, Optimizer
 from harness.plan import batch, nccl
 from harness.plan.checkpoint import check_checkpoint
 from harness.plan.collectives import Traffic, traffic
@@ -38,9 +37,8 @@ GIB = 2**30
 class Plan:
     """What a point will do.
 
-    accumulation: forward passes of a rank in one step. traffic: what the first rank moves in a step. memory_limit:
-    bytes that one rank has, seconds and gpu_hours an estimate with ASSUMED_MFU; None where they are not known.
-    warnings: one sentence each.
+    accumulation: forward passes of a rank in one step. traffic: what the first rank moves in a step. seconds and
+    gpu_hours: an estimate with ASSUMED_MFU, None where the device's peak is not known. warnings: one sentence each.
     """
 
     world_size: int
@@ -48,10 +46,8 @@ class Plan:
     accumulation: int
     tokens_per_step: int
     parameters: int
-    flops_per_token: float
     traffic: list[Traffic]
     memory: Memory
-    memory_limit: int | None
     seconds: float | None
     gpu_hours: float | None
     warnings: list[str]
@@ -60,10 +56,9 @@ class Plan:
 def plan(config: Config, device: Device | None, memory_limit: int | None) -> Plan:
     """The plan of one point on one kind of device, or without one on a machine that leaves a rank `memory_limit` bytes.
 
-    ValueError, one sentence with the field, its value and what would be right, for a point that cannot run.
+    Its fields are within their limits (harness.fields.check_fields). ValueError, one sentence with the field, its value
+    and what would be right, for a point that cannot run.
     """
-    check_fields(config)
-    check_study_name(config.study)
     check_model(config.model)
     _check_data(config)
     _check_optimizer(config)
@@ -84,19 +79,12 @@ def plan(config: Config, device: Device | None, memory_limit: int | None) -> Pla
         accumulation=accumulation,
         tokens_per_step=batch.tokens_per_step(config),
         parameters=parameters(config.model),
-        flops_per_token=flops_per_token(config.model, config.seq_len),
         traffic=moved,
         memory=memory,
-        memory_limit=memory_limit,
         seconds=seconds,
         gpu_hours=None if seconds is None else seconds * world_size / 3600,
         warnings=[*nccl_warnings, *step_warnings, *memory_warnings, *_check_hosts(config, moved)],
     )
-
-
-def check_study_name(study: str) -> None:
-    """Raise ValueError for a name that cannot be a folder, part of job names and of web addresses."""
-    check_name("study", study)
 
 
 def _check_data(config: Config) -> None:
@@ -104,14 +92,22 @@ def _check_data(config: Config) -> None:
         check_tokens(config.data, config.seq_len)
     elif config.data.path is not None:
         raise ValueError(f"data.path={config.data.path}: data.kind={config.data.kind} reads no file; say data=tokens")
+    if config.data.kind != "tokens" and config.data.dtype != Data.dtype:
+        raise ValueError(f"data.dtype={config.data.dtype}: data.kind={config.data.kind} reads no file; say data=tokens")
     if config.data.kind == "bytes" and config.model.vocab_size < 256:
         raise ValueError(f"model.vocab_size={config.model.vocab_size}: data.kind=bytes needs at least 256 token ids")
 
 
 def _check_optimizer(config: Config) -> None:
+    optimizer = config.optimizer
+    if optimizer.lr_warmup != Optimizer.lr_warmup and optimizer.lr_warmup >= config.steps:
+        raise ValueError(
+            f"optimizer.lr_warmup={optimizer.lr_warmup}: must be less than steps={config.steps}, or the learning rate "
+            "never falls to lr_final"
+        )
     for field in ("beta1", "beta2"):
-        value = getattr(config.optimizer, field)
-        if config.optimizer.state == "bf16" and value >= BF16_DECAY:
+        value = getattr(optimizer, field)
+        if optimizer.state == "bf16" and value >= BF16_DECAY:
             raise ValueError(
                 f"optimizer.{field}={value}: must be below {BF16_DECAY:.4f} with optimizer.state=bf16, which cannot "
                 "resolve a slower decay"

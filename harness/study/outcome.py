@@ -201,8 +201,10 @@ def stderr_of(rank: int, ranks_per_node: int) -> str:
 
 
 def named(code: int) -> str:
-    """An exit code in words."""
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    """An exit code in words; real-time signals have no names."""
+    if code >= 0:
+        return f"exit code {code}"
+    return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
 
 
 def telling_line(path: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.config import Config
 from harness.fields import default, walk
+from harness.plan.launcher import check_launcher
 from harness.plan.workload import COLLECTIVES, concerns, times_collectives, titles
 
 NOT_THE_WORK = (
@@ -89,8 +90,9 @@ def identity(config: Config) -> str:
 
 
 def spread(configs: list[Config]) -> list[Point]:
-    """Every repeat of every configuration; ValueError where two of them are the same work, or not of one study.
+    """Every repeat of every configuration that a person asks for.
 
+    ValueError where two of them are the same work or not of one study, or where one asks of its launcher in vain.
     A sweep over how to train has the same benchmark of collectives many times: beside training points it is one. So is
     what trains, where only operations and sizes of the benchmark are swept.
     """
@@ -98,6 +100,7 @@ def spread(configs: list[Config]) -> list[Point]:
     for config in configs:
         if config.repeats < 1:
             raise ValueError(f"repeats={config.repeats}: must be at least 1")
+        check_launcher(config.launcher)
         for key, one, other in (
             ("study", first.study, config.study),
             ("root", first.root, config.root),

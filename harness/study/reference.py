@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from harness.config import GROUPS
-from harness.fields import default, describe, walk
+from harness.fields import default, describe, meaning, walk
 from harness.study.conf import defaults, options
 
 
@@ -23,4 +23,4 @@ def lines() -> Iterator[str]:
             value = default(item)
             shown = "" if value is None else f" = {str(value).lower() if isinstance(value, bool) else value}"
             yield f"  {key:<28} {describe(item) + shown}"
-            yield f"  {'':<28}     {item.metadata['help']}"
+            yield f"  {'':<28}     {meaning(item)}"

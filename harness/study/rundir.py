@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from harness.plan.point import check_study_name
+from harness.fields import check_name
 from harness.study import lease
 from harness.study.files import read_json, write_json, write_text
 from harness.study.point import Point
@@ -24,7 +24,7 @@ STATUS = {"time", "attempt", "status", "reason", "rank"}
 
 def check_study(study_dir: Path, name: str) -> None:
     """Raise ValueError for a name that is no safe folder name, and for a study of another schema."""
-    check_study_name(name)
+    check_name("study", name)
     check_schema(study_dir)
 
 

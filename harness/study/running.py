@@ -104,7 +104,7 @@ class Run:
         return outcome
 
     def attempt(self, number: int, pace: Pace) -> Outcome:
-        """One start of the point. A full disk or a vanished one is an end too."""
+        """One start of the point. A full disk or a vanished one is an end too, and so is a record that is damaged."""
         point, session = self.planned.point, self.session
         folder, config = attempt_dir(point.run_dir, number), point.config
         try:
@@ -141,7 +141,7 @@ class Run:
                 )
             outcome = advised(outcome, self.planned, session.machine, folder)
             pace.read_on()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             return Outcome("failed", f"the controller met an error: {error}")
         return outcome if self.held.ours() else TAKEN_OVER
 

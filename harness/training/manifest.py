@@ -99,12 +99,15 @@ def read(path: Path) -> tuple[dict[str, Listed], str | None]:
         document: dict[str, Any] = json.loads((path / MANIFEST).read_text())
         if document["step"] != step_of(path):
             return {}, f"{MANIFEST} is that of step {document['step']}"
-        return document["files"], None
+        files = document["files"].items()
+        return {name: {"bytes": said["bytes"], "blake2b": said["blake2b"]} for name, said in files}, None
     except FileNotFoundError:
         return {}, f"{MANIFEST} is missing"
     except NotADirectoryError:
         return {}, "it is no folder"
-    except (ValueError, KeyError, TypeError):
+    except OSError as error:
+        return {}, f"{MANIFEST} is not readable ({error.strerror})"
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}, f"{MANIFEST} is not readable"
 
 
@@ -115,6 +118,8 @@ def damage(path: Path, files: Mapping[str, Listed], names: Iterable[str]) -> str
             found = listed(path / name)
         except FileNotFoundError:
             return f"{name} is missing"
+        except OSError as error:
+            return f"{name} is not readable ({error.strerror})"
         if found != files[name]:
             said = files[name]["bytes"]
             return f"{name} has {found['bytes']} bytes of {said}" if found["bytes"] != said else f"{name} has changed"

@@ -1,11 +1,12 @@
 """What a step's collectives achieve against what they attain alone, on constructed curves."""
 
+import json
 from dataclasses import replace
 from math import exp, log
 from pathlib import Path
 
 import pytest
-from run_dirs import MIB, add_point, make_attempt, make_collectives, make_config, make_study, make_timed
+from run_dirs import EPOCH, MIB, add_point, make_attempt, make_collectives, make_config, make_study, make_timed, record
 
 from harness.analysis.points import gather
 from harness.analysis.read import read_study
@@ -36,13 +37,17 @@ def trained(gpus: int = 2, size: int = 4 * MIB, seconds: float = IN_STEP_S, **ch
 def share(study, **point) -> tuple[float | None, float | None]:
     """The training point's attainable all-reduce bandwidth, and what it achieves of that."""
     add_point(study, *trained(**point))
+    return told(study)
+
+
+def told(study) -> tuple[float | None, float | None]:
     rows = gather(read_study(study)).frame.to_dicts()
     [row] = [row for row in rows if row["workload"] == "training"]
     return row["all_reduce_attainable"], row["all_reduce_of_attainable"]
 
 
-def add_curve(study, config: Config, curve: dict[int, float] = CURVE, status: str = "ok", **begin) -> None:
-    add_point(study, config, [make_timed(config, {"all_reduce": curve}, **begin)], status=status)
+def add_curve(study, config: Config, curve: dict[int, float] = CURVE, status: str = "ok", **begin) -> Path:
+    return add_point(study, config, [make_timed(config, {"all_reduce": curve}, **begin)], status=status)
 
 
 def test_between_two_sizes_the_curve_is_straight_on_log_axes(tmp_path):
@@ -86,6 +91,21 @@ def test_a_curve_of_another_setting_does_not_fit(tmp_path, curve, begin, point):
     study = make_study(tmp_path)
     add_curve(study, curve, **begin)
     assert share(study, **point) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("ambient", "fits"),
+    [({"NCCL_VERSION": "2.28.3-1"}, True), ({"NCCL_DEBUG": "WARN"}, True), ({"NCCL_IB_DISABLE": "1"}, False)],
+    ids=["label", "overruled", "setting"],
+)
+def test_a_curve_fits_where_the_same_variables_were_in_force(tmp_path, ambient, fits):
+    study = make_study(tmp_path)
+    paths = add_curve(study, timed()), add_point(study, *trained())
+    for path, found in zip(paths, ({}, ambient), strict=True):
+        texts = {"requested": {}, "ambient": found, "added": {"NCCL_DEBUG": "INFO"}, "effective": {}, "other": {}}
+        document = record("environment", EPOCH, None, **texts, cleared=[], files=[])
+        (path / "env.json").write_text(json.dumps(document))
+    assert (told(study) != (None, None)) == fits
 
 
 def test_a_curve_that_did_not_end_well_is_not_used(tmp_path):

@@ -184,7 +184,9 @@ def test_a_variable_that_is_overruled_is_not_ambient(tmp_path):
     study = make_study(tmp_path)
     add(study, 1)
     add(study, 2, ambient={"NCCL_IB_DISABLE": "1", "NCCL_DEBUG": "WARN", "NCCL_VERSION": "2.28.3-1"})
-    assert report(study)["warnings"] == []
+    document = report(study)
+    assert document["warnings"] == []
+    assert [row["nccl_ambient"] for row in document["points"]] == ["NCCL_IB_DISABLE=1"] * 2
 
 
 @given(

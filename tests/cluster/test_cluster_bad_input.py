@@ -154,7 +154,8 @@ def test_ranks_are_as_many_as_gpus_were_asked_for(cluster: Cluster, copied: Path
         ("'study=$(touch pwned)'", "study="),
         ("nodes=$(touch pwned)", "nodes="),
         ("model.name=$(touch pwned)", "model.name="),
-        ("launcher.account='$(touch pwned)'", "ok"),
+        ("launcher.account='$(touch pwned)'", "launcher.account="),
+        ("nccl.env.NCCL_TOPO_DUMP_FILE='$(touch pwned)'", "ok"),
     ],
 )
 def test_hostile_names_and_overrides_start_nothing(cluster: Cluster, tmp_path: Path, word: str, told: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from harness.plan.nccl import VARIABLES
 from launch import torchrun
 from launch.environment import Environment, build, changed, masked, secret
 
@@ -206,6 +207,15 @@ def test_what_looks_like_a_secret_is_one_under_any_name(value: str) -> None:
 )
 def test_plain_values_are_none(value: str) -> None:
     assert not secret("launcher.partition", value)
+
+
+def test_of_what_nccl_documents_only_secrets_are_hidden() -> None:
+    assert [name for name, known in VARIABLES.items() if secret(name, "1") != known.secret] == []
+    assert secret("MYAPPKEY", "1")
+    requested = {"NCCL_IB_PKEY": "3"}
+    environment = made(requested)
+    assert environment.document()["requested"] == requested
+    assert "export NCCL_IB_PKEY=3\n" in torchrun.script(["true"], environment, Path("/s/p/slug"))
 
 
 def test_the_script_survives_hostile_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

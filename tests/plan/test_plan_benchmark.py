@@ -7,7 +7,8 @@ import pytest
 from plan_configs import config, model
 
 from harness.config import Config, Nccl, Optimizer, Workload
-from harness.plan.benchmark import GIB, called, plan_benchmark, size_text, sizes
+from harness.fields import check_fields
+from harness.plan.benchmark import GIB, BenchmarkPlan, called, plan_benchmark, size_text, sizes
 from harness.study.point import Point, identity, spread
 
 KIB, MIB = 2**10, 2**20
@@ -16,6 +17,12 @@ KIB, MIB = 2**10, 2**20
 def benchmark(**changes) -> Config:
     workload = Workload("collectives", "collectives", **changes.pop("workload", {}))
     return config(workload=workload, gpus_per_node=changes.pop("gpus_per_node", 2), **changes)
+
+
+def planned(asked: Config) -> BenchmarkPlan:
+    """Its plan on CPU processes, as a command comes to it."""
+    check_fields(asked)
+    return plan_benchmark(asked, False, 2 * GIB)
 
 
 def test_sizes_are_powers_of_two_up_to_4_gib_on_gpus_and_16_mib_on_cpus() -> None:
@@ -66,8 +73,9 @@ def test_memory_holds_what_an_operation_reads_and_writes() -> None:
     ],
 )
 def test_what_cannot_run_is_refused_in_one_sentence(workload, ranks, sentence) -> None:
+    asked = benchmark(workload=workload, gpus_per_node=ranks)
     with pytest.raises(ValueError) as refused:
-        plan_benchmark(benchmark(workload=workload, gpus_per_node=ranks), False, 2 * GIB)
+        planned(asked)
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
 

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plan_configs import config
 
-from harness.config import Checkpoint, Workload
+from harness.config import Checkpoint, Config, Workload
+from harness.fields import check_fields
 from harness.plan.benchmark import plan_benchmark
 from harness.plan.checkpoint import best_interval, failure_seconds
-from harness.plan.point import plan
+from harness.plan.point import Plan, plan
 
 
 def lost(interval: float, stall: float, failure: float) -> float:
@@ -50,10 +51,17 @@ REFUSED = {
 }
 
 
+def planned(asked: Config) -> Plan:
+    """A point's plan, as a command comes to it."""
+    check_fields(asked)
+    return plan(asked, None, None)
+
+
 @pytest.mark.parametrize("sentence", REFUSED)
 def test_what_cannot_be_is_refused_by_its_field(sentence: str) -> None:
+    asked = config(checkpoint=REFUSED[sentence])
     with pytest.raises(ValueError, match=sentence.replace(".", r"\.")) as raised:
-        plan(config(checkpoint=REFUSED[sentence]), None, None)
+        planned(asked)
     assert "\n" not in str(raised.value)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from plan_configs import ROOT, config
 
 from harness.config import Config, Data, Launcher, Nccl, Optimizer, Parallel
+from harness.fields import check_fields
 from harness.plan.hardware import named
 from harness.plan.model import flops_per_token
 from harness.plan.point import ASSUMED_MFU, ASSUMED_START, plan
@@ -18,6 +19,7 @@ GIB = 2**30
 
 
 def planned(point: Config):
+    check_fields(point)
     return plan(point, None, None)
 
 
@@ -69,6 +71,9 @@ def test_weak_scaling_gives_every_rank_the_same_tokens(nodes: int, gpus: int, lo
         ({"nccl": Nccl("x", {"NCCL_P2P_DISABLE": 2})}, "nccl.env.NCCL_P2P_DISABLE=2: must be 0 or 1"),
         ({"data": Data("tokens", "tokens")}, "data.path=null"),
         ({"data": Data("bytes", "bytes", path="/tmp/x")}, "data.path=/tmp/x: data.kind=bytes reads no file"),
+        ({"data": Data("bytes", "bytes", dtype="uint32")}, "data.dtype=uint32: data.kind=bytes reads no file"),
+        ({"optimizer": Optimizer(lr_final=7)}, "optimizer.lr_final=7: must be at most 1"),
+        ({"optimizer": Optimizer(lr_warmup=50)}, "optimizer.lr_warmup=50: must be less than steps=50"),
     ],
     ids=str,
 )
@@ -92,6 +97,8 @@ def test_a_point_that_cannot_run_is_refused_in_one_sentence(changes: dict[str, o
         ({"shared_experts": 1}, "model.shared_experts=1: must be 0 without experts"),
         ({"dense_layers": 1}, "model.dense_layers=1: must be 0 without experts"),
         ({"balance": "bias"}, "model.balance=bias: must be none without experts"),
+        ({"balance_rate": 0.01}, "model.balance_rate=0.01: must be left out without experts"),
+        ({"normalise_routes": False}, "model.normalise_routes=False: must be left out without experts"),
     ],
     ids=str,
 )

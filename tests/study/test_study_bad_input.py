@@ -9,7 +9,7 @@ import pytest
 from run_dirs import demo_study, make_study, validator
 from study_command import Command
 
-from harness.plan.point import check_study_name
+from harness.study.rundir import check_study
 
 
 @pytest.fixture
@@ -31,6 +31,8 @@ MISTAKES = [
     ("seq_len=-1", "seq_len=-1: must be at least 1"),
     ("optimizer.lr=0", "optimizer.lr=0"),
     ("launcher.timeout_s=0", "launcher.timeout_s=0"),
+    ("launcher.container_image=/x.sqsh", "launcher.container_image=/x.sqsh: is of launcher=srun or sbatch; leave it"),
+    ("-m seed=0,1 launcher.time=30", "launcher.time=30: is of launcher=sbatch; leave it out with launcher=local"),
     ("scaling=strong global_batch=3 gpus_per_node=2", "global_batch=3: must be a multiple"),
     ("model.kv_heads=3", "model.heads=8: must be a multiple of model.kv_heads=3"),
     ("model.balance=bias", "model.balance=bias: must be none without experts"),
@@ -167,9 +169,9 @@ def test_a_study_that_is_not_there_is_named(command: Command, verb: tuple[str, .
 
 
 @pytest.mark.parametrize("study", ["-m", ".x", "", "a/b", "a" * 65])
-def test_the_plan_refuses_the_same_names(study: str) -> None:
-    with pytest.raises(ValueError, match="must not begin with"):
-        check_study_name(study)
+def test_a_study_is_opened_under_no_such_name(tmp_path: Path, study: str) -> None:
+    with pytest.raises(ValueError, match=r"^study=.* must not begin with"):
+        check_study(tmp_path, study)
 
 
 def test_a_report_that_cannot_be_written_is_a_sentence(command: Command) -> None:

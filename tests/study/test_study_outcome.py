@@ -140,6 +140,12 @@ def test_a_rank_that_exits_silently_is_named_with_its_last_words(attempt: Attemp
     assert judged(attempt, 1) == Outcome("failed", expected, 1, "here")
 
 
+@pytest.mark.parametrize(("code", "name"), [(-11, "SIGSEGV"), (-34, "SIGRTMIN"), (-35, "signal 35")])
+def test_a_rank_that_a_signal_has_ended_is_told_with_it(attempt: Attempt, code: int, name: str) -> None:
+    attempt.dies(code, name="?")
+    assert judged(attempt, 1) == Outcome("failed", f"rank 1: ended with {name}", 1, "here")
+
+
 def test_a_launcher_that_fails_itself_is_quoted(attempt: Attempt) -> None:
     (attempt.folder / "logs" / "launcher.log").write_text("No module named torch\n")
     assert judged(attempt, 1) == Outcome("failed", "the launcher ended with exit code 1: No module named torch")

@@ -30,7 +30,9 @@ def test_a_gpu_in_no_table_has_its_memory_and_no_estimate_of_time() -> None:
 
 def test_cpu_ranks_share_the_machines_memory() -> None:
     machine = Machine((), None, 8, 64 * GIB)
-    assert plan_on(machine, "gpus_per_node=4").possible.memory_limit == 16 * GIB
+    assert "the 1.0 GiB that this machine's memory leaves for each of its 64 ranks" in str(
+        plan_on(machine, "gpus_per_node=64", "model=350m").impossible
+    )
 
 
 def test_a_known_gpu_has_an_estimate_of_time() -> None:

@@ -76,12 +76,19 @@ def cut_off(path: Path) -> None:
     (path / "__0_0.distcp").write_bytes(data[:-1])
 
 
+def into_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 DAMAGES = {
     "__1_0.distcp has changed": change_a_byte,
     "bytes of": cut_off,
     ".metadata is missing": lambda path: (path / ".metadata").unlink(),
     "manifest.json is missing": lambda path: (path / "manifest.json").unlink(),
     "manifest.json is not readable": lambda path: (path / "manifest.json").write_text("{"),
+    "manifest.json is not readable (Is a directory)": lambda path: into_a_folder(path / "manifest.json"),
+    "__0_0.distcp is not readable (Is a directory)": lambda path: into_a_folder(path / "__0_0.distcp"),
     "manifest.json is that of step 3": lambda path: shutil.copy(path.parents[1] / "step-00000003/manifest.json", path),
     "it is no folder": lambda path: (shutil.rmtree(path), path.touch()),
 }
@@ -99,12 +106,21 @@ def test_a_damaged_one_is_passed_over_with_a_warning(folder: Path) -> None:
 def test_damage_of_any_kind_is_found(folder: Path) -> None:
     whole = folder / "step-00000004"
     for said, spoil in DAMAGES.items():
-        spoilt = shutil.copytree(whole, folder / "spoilt" / whole.name, dirs_exist_ok=True)
+        spoilt = shutil.copytree(whole, folder / "spoilt" / whole.name)
         spoil(spoilt)
         files, damage = manifest.read(spoilt)
         assert said in (damage or manifest.damage(spoilt, files, sorted(files)))
+        spoilt.unlink() if spoilt.is_file() else shutil.rmtree(spoilt)
     files, damage = manifest.read(whole)
     assert (damage, manifest.damage(whole, files, sorted(files))) == (None, None)
+
+
+@pytest.mark.parametrize("files", [None, [], "a", {"a": {}}, {"a": None}, {"a": {"bytes": 1}}], ids=str)
+def test_a_manifest_that_lists_no_files_with_size_and_digest_is_damage(tmp_path: Path, files: object) -> None:
+    path = tmp_path / "step-00000004"
+    path.mkdir()
+    (path / "manifest.json").write_text(json.dumps({"step": 4, "files": files}))
+    assert manifest.read(path) == ({}, "manifest.json is not readable")
 
 
 def test_where_none_is_whole_training_begins_at_its_start(folder: Path) -> None:

@@ -247,8 +247,7 @@ def float8_modules(shape):
     from harness.parallel.float8 import to_float8
 
     with torch.device("meta"):
-        plain = Transformer(**tiny.SHAPES[shape])
-        converted = Transformer(**tiny.SHAPES[shape])
+        plain, converted = Transformer(**shape), Transformer(**shape)
     to_float8(converted)
     assert [name for name, _ in converted.named_parameters()] == [name for name, _ in plain.named_parameters()]
     assert {parameter.dtype for parameter in converted.parameters()} == {torch.float32}
@@ -262,13 +261,13 @@ def float8_modules(shape):
 
 
 @pytest.mark.usefixtures("torchao")
-def test_float8_takes_the_projections_of_blocks_whose_widths_it_can():
-    dense, mla = (run_ranks(1, float8_modules, shape)[0] for shape in ("dense", "mla"))
+def test_float8_takes_the_projections_of_blocks():
+    shapes = (tiny.DENSE, tiny.MLA | {"rope_head_dim": 16})
+    dense, mla = (run_ranks(1, float8_modules, shape)[0] for shape in shapes)
     attention = {"wq", "wk", "wv", "wo"}
     names = {f"attention.{name}" for name in attention} | {f"feed_forward.{name}" for name in ("w1", "w2", "w3")}
     assert dense == {f"blocks.{block}.{name}" for block in range(4) for name in names}
-    # wkv_a gives 32 + 8 numbers
-    latent = {"attention.wq", "attention.wkv_b", "attention.wo"}
+    latent = {f"attention.{name}" for name in ("wq", "wkv_a", "wkv_b", "wo")}
     assert {name.removeprefix("blocks.2.") for name in mla if name.startswith("blocks.2.")} == latent | {
         f"feed_forward.shared.{name}" for name in ("w1", "w2", "w3")
     }
