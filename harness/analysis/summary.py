@@ -41,7 +41,8 @@ def summarise(point: Point) -> Row:
     """The point's columns by name; docs/report.md has their units and conventions. What is not known is absent."""
     config = point.config
     start = first(point.events, "start") or {}
-    gpus = start.get("world_size") or config.nodes * config.gpus_per_node
+    gpus = config.nodes * config.gpus_per_node
+    ranks = start.get("world_size", gpus)  # a later attempt may have had fewer hosts
     tokens_per_step = start.get("tokens_per_step")
     communication, exposed, accounts = collectives(point.events), exposure(point.events), Accounts()
     arrived = _arrivals(point, accounts)
@@ -50,12 +51,14 @@ def summarise(point: Point) -> Row:
     warnings = [*point.warnings, *doubts(tiled), *devices.warnings]
     if start.get("oversubscribed"):
         warnings.insert(0, f"{_ranks_on_cores(point)}: not a scaling measurement")
+    if ranks < gpus:
+        warnings.append(f"its latest attempt had {ranks} of the {gpus} ranks that rates are divided by")
     if slow := slow_products(start):
         warnings.append(slow)
     if communication.partial:
         warnings.append("collective times come from windows with missing entries")
     if arrived.straggler is not None:
-        warnings.append(sentence(arrived.straggler, start.get("hosts", []), gpus))
+        warnings.append(sentence(arrived.straggler, start.get("hosts", []), ranks))
     row: Row = {
         "slug": point.slug,
         "status": point.status.get("status"),
@@ -97,7 +100,7 @@ def summarise(point: Point) -> Row:
         "bubble_s_p50": exposed.bubble,
         "last_rank": arrived.last_rank,
         "last_share": arrived.last_share,
-        **_straggler(arrived, start.get("hosts", []), gpus),
+        **_straggler(arrived, start.get("hosts", []), ranks),
         "peak_memory_bytes": _peak_memory(point.events),
         "loss_last": next((step["loss"] for step in reversed(kept(point.events)) if step["loss"] is not None), None),
         "warnings": "; ".join(warnings) or None,
@@ -118,7 +121,7 @@ def summarise(point: Point) -> Row:
         }
     if times_collectives(config):
         return row | dict.fromkeys(TRAINED) | _benchmark(point)
-    return row | _window(point, gpus, start, devices, accounts)
+    return row | _window(point, gpus, ranks, start, devices, accounts)
 
 
 def _benchmark(point: Point) -> Row:
@@ -130,13 +133,13 @@ def _benchmark(point: Point) -> Row:
     return row
 
 
-def _window(point: Point, gpus: int, start: Record, devices: Telemetry, accounts: Accounts) -> Row:
+def _window(point: Point, gpus: int, ranks: int, start: Record, devices: Telemetry, accounts: Accounts) -> Row:
     """The columns of the measured window; none where no step was measured."""
     window = throughput(point.events)
     if window is None:
         return {"window_steps": 0}
     mean = window.window_s / window.steps
-    made = step_parts(accounts, point.events, gpus, window.data_share * mean)
+    made = step_parts(accounts, point.events, ranks, window.data_share * mean)
     rate, config = window.tokens_per_s, point.config
     whole, causal = (count(config.model, config.seq_len) for count in (flops_per_token, flops_per_token_causal))
     seconds, device_name = sorted(window.seconds), start.get("device_name")
@@ -184,10 +187,10 @@ def _arrivals(point: Point, accounts: Accounts) -> Arrivals:
     return arrivals(accounts.watch(told), steps)
 
 
-def _straggler(arrived: Arrivals, hosts: list[str], gpus: int) -> Row:
+def _straggler(arrived: Arrivals, hosts: list[str], ranks: int) -> Row:
     if arrived.straggler is None:
         return {}
-    return {"straggler_rank": arrived.straggler.rank, "straggler_host": host_of(arrived.straggler.rank, hosts, gpus)}
+    return {"straggler_rank": arrived.straggler.rank, "straggler_host": host_of(arrived.straggler.rank, hosts, ranks)}
 
 
 def _ranks_on_cores(point: Point) -> str:

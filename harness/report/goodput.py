@@ -12,7 +12,6 @@ from rich.text import Text
 from harness.analysis.goodput import doubts, ledger
 from harness.analysis.points import points
 from harness.analysis.read import SCHEMA, read_point, read_study
-from harness.analysis.steps import first
 from harness.plan.workload import times_collectives
 from harness.report.words import NONE, number, percent
 
@@ -30,7 +29,7 @@ def goodput(run_dir: Path) -> dict[str, Any]:
             f"{run_dir}: is no run directory, which has a config.yaml; give a folder like studies/STUDY/points/SLUG"
         )
     point = read_point(run_dir)
-    tiled, start = ledger(point.launches, point.events), first(point.events, "start") or {}
+    tiled = ledger(point.launches, point.events)
     efficiency, peak = _efficiency(run_dir)
     stamped, trains = bool(point.launches), not times_collectives(point.config)
     return {
@@ -40,7 +39,7 @@ def goodput(run_dir: Path) -> dict[str, Any]:
         "path": str(run_dir),
         "status": point.status["status"],
         "reason": point.status["reason"],
-        "gpus": start.get("world_size") or point.config.nodes * point.config.gpus_per_node,
+        "gpus": point.config.nodes * point.config.gpus_per_node,
         "attempts": tiled.attempts,
         "wall_s": tiled.wall_s if stamped else None,
         "queue_s": tiled.queue_s,
