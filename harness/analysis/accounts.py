@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.analysis.attainable import Bandwidth, InStep, Setting, entries, in_step, setting
 from harness.analysis.fingerprint import Fingerprint, recorded
 from harness.analysis.read import Point, read_point
-from harness.analysis.steps import first
+from harness.analysis.steps import latest
 from harness.analysis.summary import Row, summarise
 from harness.config import Config
 from harness.plan.workload import times_collectives
@@ -73,7 +73,7 @@ def account(folder: Path) -> Account | str:
 
 
 def _account(point: Point) -> Account:
-    row, start = summarise(point), first(point.events, "start")
+    row, start = summarise(point), latest(point.events, "start")
     config, told = point.config, recorded(point, row)
     if start is None:
         return Account(row, config, told, None, None, [])

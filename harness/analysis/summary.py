@@ -7,9 +7,9 @@ from harness.analysis.attainable import entries
 from harness.analysis.collectives import OPERATIONS, collectives
 from harness.analysis.exposure import exposure
 from harness.analysis.goodput import BUCKETS, doubts, ledger
-from harness.analysis.parts import PARTS, Accounts, step_parts
+from harness.analysis.parts import PARTS, StepAccounts, step_parts
 from harness.analysis.read import Events, Point, Record
-from harness.analysis.steps import first, kept
+from harness.analysis.steps import kept, latest
 from harness.analysis.stragglers import Arrivals, arrivals, host_of, sentence
 from harness.analysis.telemetry import Telemetry, telemetry
 from harness.analysis.throughput import attained, slow_products, throughput, utilisation
@@ -40,11 +40,11 @@ TRAINED = (
 def summarise(point: Point) -> Row:
     """The point's columns by name; docs/report.md has their units and conventions. What is not known is absent."""
     config = point.config
-    start = first(point.events, "start") or {}
+    start = latest(point.events, "start") or {}
     gpus = config.nodes * config.gpus_per_node
     ranks = start.get("world_size", gpus)  # a later attempt may have had fewer hosts
     tokens_per_step = start.get("tokens_per_step")
-    communication, exposed, accounts = collectives(point.events), exposure(point.events), Accounts()
+    communication, exposed, accounts = collectives(point.events), exposure(point.events), StepAccounts()
     arrived = _arrivals(point, accounts)
     tiled = ledger(point.launches, point.events)
     devices = telemetry(point.path, point.events, gpus)
@@ -133,7 +133,7 @@ def _benchmark(point: Point) -> Row:
     return row
 
 
-def _window(point: Point, gpus: int, ranks: int, start: Record, devices: Telemetry, accounts: Accounts) -> Row:
+def _window(point: Point, gpus: int, ranks: int, start: Record, devices: Telemetry, accounts: StepAccounts) -> Row:
     """The columns of the measured window; none where no step was measured."""
     window = throughput(point.events)
     if window is None:
@@ -172,7 +172,7 @@ def _window(point: Point, gpus: int, ranks: int, start: Record, devices: Telemet
     }
 
 
-def _arrivals(point: Point, accounts: Accounts) -> Arrivals:
+def _arrivals(point: Point, accounts: StepAccounts) -> Arrivals:
     """From what all ranks wrote of the steps that were kept, which is streamed: at scale it does not fit in memory.
 
     On its way `accounts` takes note of it.
@@ -211,15 +211,17 @@ def _surroundings(point: Point, start: Record) -> Row:
         "driver": versions.get("driver"),
         "processor": machine.get("cpu"),
         "cores": machine.get("cores"),
-        "threads": _threads(point.environment),
+        "threads": _threads(start, point.environment),
         **_ambient(point.environment),
     }
 
 
-def _threads(environment: Record) -> int | None:
-    """OpenMP's threads of a rank, as the harness or a person set them."""
-    found = {**environment.get("other", {}), **environment.get("added", {})}.get("OMP_NUM_THREADS", "")
-    return int(found) if found.isdecimal() else None
+def _threads(start: Record, environment: Record) -> int | None:
+    """OpenMP's threads of a rank, where all have as many."""
+    told = [entry["omp_num_threads"] for host in start.get("affinity", ()) for entry in host]
+    found = set(told or [environment.get("added", {}).get("OMP_NUM_THREADS")])
+    one = found.pop() if len(found) == 1 else None
+    return int(one) if one and one.isdecimal() else None
 
 
 def _ambient(environment: Record) -> Row:

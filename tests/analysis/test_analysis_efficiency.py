@@ -167,6 +167,19 @@ def test_what_was_run_is_in_the_table(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("of_hosts", "threads"), [(("2", "2"), 2), (("2", "16"), None), ((None, None), None)])
+def test_threads_are_those_that_ranks_on_all_hosts_have(tmp_path, of_hosts, threads):
+    """Each host sets its own; the controller's may be another one's."""
+    told = [
+        [{"ranks": str(rank), "cores": 2, "mask": "0-1", "omp_num_threads": count}]
+        for rank, count in enumerate(of_hosts)
+    ]
+    study = make_study(tmp_path)
+    path = add(study, make_config(nodes=2), begin={"affinity": told})
+    (path / "env.json").write_text(json.dumps(environment({"OMP_NUM_THREADS": "7"})))
+    assert by_label(study)["tiny-ddp-n2x1"]["threads"] == threads
+
+
 def environment(added):
     texts = {"requested": {}, "ambient": {}, "effective": {}, "other": {}}
     return record("environment", EPOCH, None, **texts, added=added, cleared=[], files=[])
