@@ -55,7 +55,8 @@ class Appended:
 def attempts(run_dir: Path) -> list[Path]:
     """The folders of a point's attempts, in order."""
     folder = run_dir / "attempts"
-    found = [entry for entry in folder.iterdir() if entry.name.isdecimal()] if folder.is_dir() else []
+    entries = folder.iterdir() if folder.is_dir() else ()
+    found = (entry for entry in entries if entry.name.isdecimal() and entry.is_dir())
     return sorted(found, key=lambda entry: int(entry.name))
 
 
