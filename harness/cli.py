@@ -11,6 +11,7 @@ from typing import Any
 
 PIPE_WIDTH = 160
 PORT = 8600
+ROOT = "studies"
 EXAMPLES = """\
 examples:
   harness run model=1b parallel=fsdp gpus_per_node=8
@@ -113,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
     verbs.choices["report"].add_argument("--join", default="", metavar="FIELD,…", help=joined)
     serve = "then show the page in a browser of this machine, anew as the study goes on"
     verbs.choices["report"].add_argument("--serve", action="store_true", help=serve)
-    verbs.choices["report"].add_argument("--port", type=int, default=PORT, help=f"of --serve (default: {PORT})")
+    verbs.choices["report"].add_argument("--port", type=int, help=f"of --serve (default: {PORT})")
 
     watch = verbs.add_parser("watch", help="follow a study: its points, what they measure, what comes of it")
     add_study(watch)
@@ -127,7 +128,7 @@ def parser() -> argparse.ArgumentParser:
     compare = verbs.add_parser("compare", help="what changed from one study to another, and how much faster it is")
     compare.add_argument("old", metavar="STUDY_A", help="a study's name under the root, or its folder")
     compare.add_argument("new", metavar="STUDY_B", help="the one that is divided by it")
-    compare.add_argument("--root", default="studies", help="folder that holds the studies (default: studies)")
+    compare.add_argument("--root", help=f"folder that holds the studies (default: {ROOT})")
     compare.add_argument("--json", action="store_true", help="one JSON document on standard output instead")
     compare.set_defaults(verb=compare_verb)
 
@@ -148,18 +149,16 @@ def parser() -> argparse.ArgumentParser:
 
 def add_study(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("study", metavar="STUDY", help="a study's name under the root, or its folder")
-    verb.add_argument("--root", default="studies", help="folder that holds the studies (default: studies)")
+    verb.add_argument("--root", help=f"folder that holds the studies (default: {ROOT})")
 
 
 def study_dir(arguments: argparse.Namespace) -> Path:
     """The folder of the study that was named; ValueError where there is none."""
-    named, given = Path(arguments.root) / arguments.study, Path(arguments.study)
-    for folder in (named, given):
+    root, given = Path(ROOT if arguments.root is None else arguments.root), Path(arguments.study)
+    for folder in (root / arguments.study, given):
         if (folder / "study.json").is_file():
             return folder.absolute()
-    raise ValueError(
-        f"{arguments.study}: no study of that name in {Path(arguments.root).absolute()}, and no such folder"
-    )
+    raise ValueError(f"{arguments.study}: no study of that name in {root.absolute()}, and no such folder")
 
 
 class RunHelp(argparse.Action):
@@ -219,8 +218,10 @@ def report_verb(arguments: argparse.Namespace) -> int:
     if arguments.serve:
         from harness.report.serve import serve
 
-        serve(study_dir(arguments), arguments.port, joined(arguments))
+        serve(study_dir(arguments), PORT if arguments.port is None else arguments.port, joined(arguments))
         return 0
+    if arguments.port is not None:
+        raise ValueError(f"--port={arguments.port}: is of --serve, and without it nothing listens")
     document = reported(arguments)
     if arguments.json:
         sys.stdout.write(dump(document))
@@ -237,6 +238,8 @@ def reported(arguments: argparse.Namespace) -> dict[str, Any]:
     from harness.report import report
 
     archive, join = Path(arguments.study), joined(arguments)
+    if archive.is_file() and arguments.root is not None:
+        raise ValueError(f"--root={arguments.root}: is of a study's name, and {archive} is a bundle")
     return report_of(archive, join) if archive.is_file() else report(study_dir(arguments), cores(), join)
 
 
@@ -246,11 +249,12 @@ def joined(arguments: argparse.Namespace) -> list[str]:
 
 
 def goodput_verb(arguments: argparse.Namespace) -> int:
+    from harness.analysis.accounts import cores
     from harness.report.goodput import goodput, waterfall
     from harness.study.overview import DISAPPEARED, entry
 
     run_dir = arguments.run_dir.absolute()
-    document = goodput(run_dir)
+    document = goodput(run_dir, cores())
     # who holds a point only the study knows, and reports read nothing of it
     if document["status"] == "running" and entry(run_dir, set())["lost"]:
         document["warnings"].append(f"the point was running, but {DISAPPEARED}")

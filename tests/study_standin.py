@@ -13,16 +13,17 @@ import time
 from pathlib import Path
 
 STEPS = 10
+STEP = {"role": "measured", "start": 0.0, "duration_s": 0.1, "data_s": 0.0, "tokens": 100}
+STEP |= {"grad_norm": None, "lr": 1e-3, "peak_memory_bytes": None}
 SLEEPER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 
 
-def write_record(attempt_dir: Path) -> None:
-    """A whole record of ten steps, as rank 0 writes it."""
+def write_record(attempt_dir: Path, lacks: str = "") -> None:
+    """A whole record of ten steps, as rank 0 writes it, but for a field of each that it `lacks`."""
     base = {"schema": 1, "time": time.time(), "attempt": 0}
-    steps = [
-        {"kind": "step", "step": n, "role": "measured", "tokens": 100, "duration_s": 0.1, "loss": 5.0 - n / 10}
-        for n in range(1, 11)
-    ]
+    steps = [{**STEP, "kind": "step", "step": n, "loss": 5.0 - n / 10} for n in range(1, 11)]
+    for step in steps:
+        step.pop(lacks, None)
     records = [*steps, {"kind": "end", "steps": 10, "tokens": 1000}]
     (attempt_dir / "events.jsonl").write_text("".join(json.dumps({**base, **record}) + "\n" for record in records))
 
@@ -54,7 +55,7 @@ def step_on(run_dir: Path, attempt: int) -> None:
                 events.write(json.dumps(whole) + "\n")
 
         for step in range(first, STEPS + 1):
-            write("step", step=step, role="measured", tokens=100, duration_s=0.1, loss=5.0 - step / 10)
+            write("step", **STEP, step=step, loss=5.0 - step / 10)
             if rank == "0":
                 (folder / str(step)).touch()
             # all ranks are as far before anything happens to one of them
@@ -92,9 +93,9 @@ def fall(mode: str) -> None:
 
 def main() -> None:
     mode = os.environ["STANDIN"]
-    if mode == "ok":
+    if mode in ("ok", "lacking"):
         if os.environ["RANK"] == "0":
-            write_record(Path(sys.argv[1]) / "attempts" / "0")
+            write_record(Path(sys.argv[1]) / "attempts" / "0", "loss" if mode == "lacking" else "")
     elif mode == "steps":
         step_on(Path(sys.argv[1]), int(sys.argv[2].removeprefix("--attempt=")))
     elif mode == "endless":  # a cooperative rank

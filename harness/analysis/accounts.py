@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.analysis.attainable import Bandwidth, InStep, Setting, entries, in_step, setting
 from harness.analysis.fingerprint import Fingerprint, recorded
 from harness.analysis.read import Point, read_point
-from harness.analysis.steps import first
+from harness.analysis.steps import latest
 from harness.analysis.stragglers import Waiting
 from harness.analysis.summary import Row, in_numbers
 from harness.config import Config
@@ -76,7 +76,7 @@ def account(folder: Path) -> Account | str:
 
 
 def _account(point: Point) -> Account:
-    (row, waiting), start = in_numbers(point), first(point.events, "start")
+    (row, waiting), start = in_numbers(point), latest(point.events, "start")
     config, told = point.config, recorded(point, row)
     if start is None:
         return Account(row, config, told, None, None, [], waiting)

@@ -47,6 +47,14 @@ class Curve:
         return self.scales[-1]
 
 
+def named(config: Config) -> tuple[str, str]:
+    """What a point goes by before anything tells it from others: `tiny-ddp`, and NCCL's preset, `-ring` or nothing.
+
+    Only points that have both in common can be on one curve, or make each other's names longer.
+    """
+    return "-".join(titles(config)), "" if config.nccl.name == "default" else f"-{config.nccl.name}"
+
+
 def name_rows(
     rows: Sequence[Row], configs: Sequence[Config], prints: Sequence[Fingerprint], join: Sequence[str] = ()
 ) -> list[Difference]:
@@ -56,8 +64,8 @@ def name_rows(
     then in what points are not comparable, but for the fields over which to `join` them. These are in `joined_over`
     and part of the curve's name. Returned is in what `ok` points differ beyond what was asked for.
     """
-    stems = ["-".join(titles(config)) for config in configs]
-    extras = ["" if config.nccl.name == "default" else f"-{config.nccl.name}" for config in configs]
+    stems = [stem for stem, _ in map(named, configs)]
+    extras = [extra for _, extra in map(named, configs)]
     # By the way of scaling first: what differs between a weak and a strong curve does not tell either from its like.
     scalings = [{"scaling": None if times_collectives(config) else config.scaling} for config in configs]
     no_part = RECORDED.keys() | unasked(join)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.analysis.environment import in_force
 from harness.analysis.read import Point, Record
-from harness.analysis.steps import first
+from harness.analysis.steps import latest
 from harness.analysis.summary import Row
 from harness.config import Config
 from harness.fields import walk
@@ -93,7 +93,7 @@ def asked(config: Config) -> Fingerprint:
 
 def recorded(point: Point, row: Row) -> Fingerprint:
     """What a point says of itself, by the names of RECORDED; row: its own, of harness.analysis.summary."""
-    start = first(point.events, "start") or {}
+    start = latest(point.events, "start") or {}
     types, nccl = start.get("types") or {}, start.get("nccl") or {}
     same = ("backend", "device_name", "power_cap", "nccl_version", "driver", "cuda", "torch", "git_sha", "git_dirty")
     # Of a GPU's host no more is compared: its steps hardly depend on it.

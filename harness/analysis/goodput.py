@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from harness.analysis.read import Record
-from harness.analysis.steps import Attempts, bounds, first, kept, unrecorded
+from harness.analysis.steps import Attempts, bounds, kept, latest, unrecorded
 from harness.analysis.tiling import Span, tile
 
 BUCKETS = (
@@ -199,5 +199,5 @@ def _end(launch: Record, records: Sequence[Record], following: Record | None) ->
 
 def _tokens_per_step(events: Attempts) -> int:
     """Tokens of a step over all ranks; 0 where no attempt got as far as to say, and where nothing is trained."""
-    start = first(events, "start")
+    start = latest(events, "start")
     return int(start["tokens_per_step"] or 0) if start else 0

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import orjson
 
-from harness.analysis.read import Record, complete
+from harness.analysis.read import Record
+from harness.records import complete
 
 
 def records(attempt_dir: Path, kind: str) -> Iterator[Record]:

@@ -25,7 +25,7 @@ class StepParts:
     sampled_step_s: float | None
 
 
-class Accounts:
+class StepAccounts:
     """What all ranks wrote of their sampled steps, five numbers a rank and step: at scale that is all that fits."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Accounts:
         return found
 
 
-def step_parts(accounts: Accounts, events: Attempts, ranks: int, data_s: float | None) -> StepParts:
+def step_parts(accounts: StepAccounts, events: Attempts, ranks: int, data_s: float | None) -> StepParts:
     """Medians over the sampled steps, but for data: `data_s` is the mean over the measured steps on rank 0.
 
     Stalls are rare and long, so that a few sampled steps miss them. What of rank 0's waiting for data had no room in

@@ -11,10 +11,9 @@ from typing import Any
 import orjson
 import yaml
 
-import harness
 from harness.config import Config
+from harness.records import SCHEMA, attempts, by_hand, complete, lacking
 
-SCHEMA = 1
 GROUP = re.compile(r"^(?=[a-z_]+:\s)", re.MULTILINE)
 """Where a key of the outermost mapping stands, in the YAML that the harness writes."""
 Record = dict[str, Any]
@@ -62,25 +61,6 @@ class Study:
                 self.warnings.append(f"point {folder.name} is left out: {error}")
 
 
-@functools.cache
-def required() -> dict[str, frozenset[str]]:
-    """The fields that a record of each kind has, by the schema."""
-    kinds: dict[str, Record] = json.loads((Path(harness.__file__).parent / "records.schema.json").read_bytes())["$defs"]
-    return {kind: frozenset({"time", *found.get("required", ())}) for kind, found in kinds.items()}
-
-
-def complete(record: Record) -> bool:
-    """Whether a record has all its fields."""
-    return "kind" in record and required().get(str(record["kind"]), frozenset()) <= record.keys()
-
-
-def lacking(record: Record) -> list[str]:
-    """The fields that this record should have, and has not; of a kind that is not known, nothing is asked."""
-    if "kind" not in record:
-        return ["kind"]
-    return sorted(required().get(str(record["kind"]), frozenset()) - record.keys())
-
-
 def read_lines(path: Path) -> tuple[list[Record], str | None]:
     """The whole records of a JSON-lines file, and a sentence on what had to be skipped."""
     try:
@@ -119,8 +99,7 @@ def read_point(path: Path) -> Point:
     environment = _document(path / "env.json", warnings) or {}
     launches: list[Record] = []
     events: Events = {}
-    attempts = (entry for entry in _folders(path / "attempts") if entry.name.isdecimal())
-    for attempt in sorted(attempts, key=lambda entry: int(entry.name)):
+    for attempt in attempts(path):
         launch = _record(attempt / "launch.json", warnings)
         records, skipped = read_lines(attempt / "events.jsonl")
         if launch:
@@ -142,10 +121,8 @@ def read_point(path: Path) -> Point:
         if progress and progress.get("schema") == SCHEMA:
             events[int(attempt.name)].append(progress)
     if status is None:
-        # ranks that were started by hand have no controller to write one
-        by_hand = not (path / "status.json").exists()
-        ended = any(record["kind"] == "end" for records in events.values() for record in records)
-        status = {"status": "ok" if by_hand and ended else "pending", "reason": None, "rank": None}
+        unwritten = not (path / "status.json").exists()
+        status = {"status": by_hand(path) if unwritten else "pending", "reason": None, "rank": None}
     return Point(path, path.name, config, status, provenance, environment, launches, events, warnings)
 
 

@@ -51,7 +51,7 @@ def unrecorded(records: Sequence[Record]) -> list[int]:
     return [step for step in range(progress["first"], progress["finished"] + 1) if step not in recorded]
 
 
-def first(events: Attempts, kind: str) -> Record | None:
+def latest(events: Attempts, kind: str) -> Record | None:
     """The latest attempt's first record of a kind, such as its `start`."""
     for attempt in sorted(events, reverse=True):
         for record in events[attempt]:

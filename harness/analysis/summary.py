@@ -8,9 +8,9 @@ from harness.analysis.collectives import OPERATIONS, collectives
 from harness.analysis.environment import in_force
 from harness.analysis.exposure import exposure
 from harness.analysis.goodput import BUCKETS, doubts, ledger
-from harness.analysis.parts import PARTS, Accounts, step_parts
+from harness.analysis.parts import PARTS, StepAccounts, step_parts
 from harness.analysis.read import Events, Point, Record
-from harness.analysis.steps import first, kept
+from harness.analysis.steps import kept, latest
 from harness.analysis.stragglers import Arrivals, Waiting, arrivals, host_of, sentence
 from harness.analysis.telemetry import Telemetry, telemetry
 from harness.analysis.throughput import attained, slow_products, throughput, utilisation
@@ -46,22 +46,25 @@ def summarise(point: Point) -> Row:
 def in_numbers(point: Point) -> tuple[Row, Waiting | None]:
     """The same, and the waiting that the point's ranks cause, which is no column."""
     config = point.config
-    start = first(point.events, "start") or {}
-    gpus = start.get("world_size") or config.nodes * config.gpus_per_node
+    start = latest(point.events, "start") or {}
+    gpus = config.nodes * config.gpus_per_node
+    ranks = start.get("world_size", gpus)  # a later attempt may have had fewer hosts
     tokens_per_step = start.get("tokens_per_step")
-    communication, exposed, accounts = collectives(point.events), exposure(point.events), Accounts()
+    communication, exposed, accounts = collectives(point.events), exposure(point.events), StepAccounts()
     arrived = _arrivals(point, accounts)
     tiled = ledger(point.launches, point.events)
     devices = telemetry(point.path, point.events, gpus)
     warnings = [*point.warnings, *doubts(tiled), *devices.warnings]
     if start.get("oversubscribed"):
         warnings.insert(0, f"{_ranks_on_cores(point)}: not a scaling measurement")
+    if ranks < gpus:
+        warnings.append(f"its latest attempt had {ranks} of the {gpus} ranks that rates are divided by")
     if slow := slow_products(start):
         warnings.append(slow)
     if communication.partial:
         warnings.append("collective times come from windows with missing entries")
     if arrived.straggler is not None:
-        warnings.append(sentence(arrived.straggler, start.get("hosts", []), gpus))
+        warnings.append(sentence(arrived.straggler, start.get("hosts", []), ranks))
     row: Row = {
         "slug": point.slug,
         "status": point.status.get("status"),
@@ -103,7 +106,7 @@ def in_numbers(point: Point) -> tuple[Row, Waiting | None]:
         "bubble_s_p50": exposed.bubble,
         "last_rank": arrived.last_rank,
         "last_share": arrived.last_share,
-        **_straggler(arrived, start.get("hosts", []), gpus),
+        **_straggler(arrived, start.get("hosts", []), ranks),
         "peak_memory_bytes": _peak_memory(point.events),
         "loss_last": next((step["loss"] for step in reversed(kept(point.events)) if step["loss"] is not None), None),
         "warnings": "; ".join(warnings) or None,
@@ -122,10 +125,10 @@ def in_numbers(point: Point) -> tuple[Row, Waiting | None]:
             "lost_steps": tiled.lost_steps,
             **{f"ledger_{name}_s": tiled.buckets[name] for name in BUCKETS},
         }
-    waiting = arrived.waiting and arrived.waiting.placed(start.get("hosts", []), gpus)
+    waiting = arrived.waiting and arrived.waiting.placed(start.get("hosts", []), ranks)
     if times_collectives(config):
         return row | dict.fromkeys(TRAINED) | _benchmark(point), waiting
-    return row | _window(point, gpus, start, devices, accounts), waiting
+    return row | _window(point, gpus, ranks, start, devices, accounts), waiting
 
 
 def _benchmark(point: Point) -> Row:
@@ -137,13 +140,13 @@ def _benchmark(point: Point) -> Row:
     return row
 
 
-def _window(point: Point, gpus: int, start: Record, devices: Telemetry, accounts: Accounts) -> Row:
+def _window(point: Point, gpus: int, ranks: int, start: Record, devices: Telemetry, accounts: StepAccounts) -> Row:
     """The columns of the measured window; none where no step was measured."""
     window = throughput(point.events)
     if window is None:
         return {"window_steps": 0}
     mean = window.window_s / window.steps
-    made = step_parts(accounts, point.events, gpus, window.data_share * mean)
+    made = step_parts(accounts, point.events, ranks, window.data_share * mean)
     rate, config = window.tokens_per_s, point.config
     whole, causal = (count(config.model, config.seq_len) for count in (flops_per_token, flops_per_token_causal))
     seconds, device_name = sorted(window.seconds), start.get("device_name")
@@ -176,7 +179,7 @@ def _window(point: Point, gpus: int, start: Record, devices: Telemetry, accounts
     }
 
 
-def _arrivals(point: Point, accounts: Accounts) -> Arrivals:
+def _arrivals(point: Point, accounts: StepAccounts) -> Arrivals:
     """From what all ranks wrote of the steps that were kept, which is streamed: at scale it does not fit in memory.
 
     On its way `accounts` takes note of it.
@@ -191,10 +194,10 @@ def _arrivals(point: Point, accounts: Accounts) -> Arrivals:
     return arrivals(accounts.watch(told), steps)
 
 
-def _straggler(arrived: Arrivals, hosts: list[str], gpus: int) -> Row:
+def _straggler(arrived: Arrivals, hosts: list[str], ranks: int) -> Row:
     if arrived.straggler is None:
         return {}
-    return {"straggler_rank": arrived.straggler.rank, "straggler_host": host_of(arrived.straggler.rank, hosts, gpus)}
+    return {"straggler_rank": arrived.straggler.rank, "straggler_host": host_of(arrived.straggler.rank, hosts, ranks)}
 
 
 def _ranks_on_cores(point: Point) -> str:
@@ -215,15 +218,17 @@ def _surroundings(point: Point, start: Record) -> Row:
         "driver": versions.get("driver"),
         "processor": machine.get("cpu"),
         "cores": machine.get("cores"),
-        "threads": _threads(point.environment),
+        "threads": _threads(start, point.environment),
         **_ambient(point.environment),
     }
 
 
-def _threads(environment: Record) -> int | None:
-    """OpenMP's threads of a rank, as the harness or a person set them."""
-    found = {**environment.get("other", {}), **environment.get("added", {})}.get("OMP_NUM_THREADS", "")
-    return int(found) if found.isdecimal() else None
+def _threads(start: Record, environment: Record) -> int | None:
+    """OpenMP's threads of a rank, where all have as many."""
+    told = [entry["omp_num_threads"] for host in start.get("affinity", ()) for entry in host]
+    found = set(told or [environment.get("added", {}).get("OMP_NUM_THREADS")])
+    one = found.pop() if len(found) == 1 else None
+    return int(one) if one and one.isdecimal() else None
 
 
 def _ambient(environment: Record) -> Row:

@@ -76,7 +76,7 @@ class Telemetry:
 
 
 def telemetry(path: Path, events: Attempts, gpus: int) -> Telemetry:
-    """The telemetry of the point in the run directory `path`, which ran on `gpus` GPUs.
+    """The telemetry of the point in the run directory `path`, which was planned on `gpus` GPUs.
 
     Power, clocks and throttling are of the latest attempt that measured, between its first and its last measured step;
     power caps of all polls of the latest attempt; error counters of all attempts, from each device's first poll to its

@@ -7,7 +7,7 @@ import numpy as np
 
 from harness.analysis.intervals import Interval, within_run
 from harness.analysis.read import Record
-from harness.analysis.steps import Attempts, first, kept
+from harness.analysis.steps import Attempts, kept, latest
 from harness.config import Config
 from harness.plan import hardware
 
@@ -124,7 +124,7 @@ def _slowest(events: Attempts) -> dict[tuple[int, int], float]:
 
 def _slowest_rank(events: Attempts, measured: set[tuple[int, int]]) -> Slowest | None:
     """Of several ranks the one that was slowest most often, over the measured steps that `ranks` covers."""
-    if (first(events, "start") or {}).get("world_size") == 1:
+    if (latest(events, "start") or {}).get("world_size") == 1:
         return None
     excess: dict[int, list[float]] = {}
     for attempt, records in events.items():

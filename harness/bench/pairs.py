@@ -10,7 +10,7 @@ from harness.plan.window import role
 
 
 @dataclass(frozen=True)
-class Pace:
+class StepPace:
     """Seconds of one launch's step after the warm-up: outside sampled windows, with them, and as the plain mean."""
 
     outside: float
@@ -18,7 +18,7 @@ class Pace:
     mean: float
 
 
-def pace(seconds: Sequence[float], warmup: int, sample_every: int, flush: int) -> Pace:
+def pace(seconds: Sequence[float], warmup: int, sample_every: int, flush: int) -> StepPace:
     """The pace of a launch whose first step took seconds[0], from the end of the one before to its own.
 
     Outside: the median over stretches of `flush` steps, from one time that the recorder brings numbers together to
@@ -36,7 +36,7 @@ def pace(seconds: Sequence[float], warmup: int, sample_every: int, flush: int) -
     first = math.ceil(warmup / flush) * flush
     undisturbed = [stretch(begin, flush) for begin in range(first, steps - flush + 1, flush) if quiet(begin)]
     periods = [stretch(begin, sample_every) for begin in range(warmup, steps - sample_every + 1, sample_every)]
-    return Pace(median(undisturbed), median(periods), mean(seconds[warmup:]))
+    return StepPace(median(undisturbed), median(periods), mean(seconds[warmup:]))
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.analysis.read import Point, Record, lacking, read_point
+from harness.analysis.read import Point, Record, read_point
 from harness.analysis.tail import Tail
 from harness.publish import state as mirror_json
 from harness.publish.client import close_run, open_point, run_id, sentence
 from harness.publish.history import History, summary
 from harness.publish.process import AGAIN, end_within, leave, send
 from harness.publish.state import State
+from harness.records import lacking
 
 POLL_S = 1.0
 # A told end (SIGTERM) may take this long, a natural one the client's own limit and some room for its shutdown.

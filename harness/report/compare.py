@@ -13,9 +13,11 @@ from rich.text import Text
 from harness.analysis.intervals import Interval
 from harness.analysis.pairing import Unpaired, changed, pair
 from harness.analysis.points import Gathered, gather
-from harness.analysis.read import SCHEMA, read_study
+from harness.analysis.read import read_study
 from harness.analysis.summary import Row
-from harness.report.words import NONE, differences, names, number, percent, unit
+from harness.quantities import NONE, number
+from harness.records import SCHEMA
+from harness.report.words import differences, names, percent, unit
 
 
 def compare(old_dir: Path, new_dir: Path) -> dict[str, Any]:

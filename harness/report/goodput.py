@@ -9,17 +9,20 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.analysis.efficiency import named
 from harness.analysis.goodput import doubts, ledger
-from harness.analysis.points import points
-from harness.analysis.read import SCHEMA, read_point, read_study
-from harness.analysis.steps import first
+from harness.analysis.points import gather
+from harness.analysis.read import read_config, read_point, read_study
+from harness.config import Config
 from harness.plan.workload import times_collectives
-from harness.report.words import NONE, number, percent
+from harness.quantities import NONE, number
+from harness.records import SCHEMA
+from harness.report.words import percent
 
 BAR_WIDTH = 40
 
 
-def goodput(run_dir: Path) -> dict[str, Any]:
+def goodput(run_dir: Path, processes: int = 1) -> dict[str, Any]:
     """The ledger of a run directory as it stands. ValueError where the folder is none.
 
     Where nobody has stamped a start, seconds and rates are null: not yet started, or started by hand. Collectives
@@ -30,8 +33,8 @@ def goodput(run_dir: Path) -> dict[str, Any]:
             f"{run_dir}: is no run directory, which has a config.yaml; give a folder like studies/STUDY/points/SLUG"
         )
     point = read_point(run_dir)
-    tiled, start = ledger(point.launches, point.events), first(point.events, "start") or {}
-    efficiency, peak = _efficiency(run_dir)
+    tiled = ledger(point.launches, point.events)
+    efficiency, peak = _efficiency(run_dir, point.config, processes)
     stamped, trains = bool(point.launches), not times_collectives(point.config)
     return {
         "schema": SCHEMA,
@@ -40,7 +43,7 @@ def goodput(run_dir: Path) -> dict[str, Any]:
         "path": str(run_dir),
         "status": point.status["status"],
         "reason": point.status["reason"],
-        "gpus": start.get("world_size") or point.config.nodes * point.config.gpus_per_node,
+        "gpus": point.config.nodes * point.config.gpus_per_node,
         "attempts": tiled.attempts,
         "wall_s": tiled.wall_s if stamped else None,
         "queue_s": tiled.queue_s,
@@ -101,15 +104,22 @@ def _seconds(value: float | None) -> str:
     return NONE if value is None else f"{value:,.2f}"
 
 
-def _efficiency(run_dir: Path) -> tuple[float | None, str | None]:
+def _efficiency(run_dir: Path, config: Config, processes: int) -> tuple[float | None, str | None]:
     """Goodput efficiency and its peak's label, where the folder lies in a study that knows them."""
     study_dir = run_dir.parent.parent
     if run_dir.parent.name != "points" or not (study_dir / "study.json").is_file():
         return None, None
     study = read_study(study_dir)
-    # peaks come from points on one GPU, and a large study is slow to read
-    few = [folder for folder in study.folders if folder == run_dir or "-n1x1-" in folder.name]
-    for row in points(dataclasses.replace(study, folders=few)).rows(named=True):
+    # a large study is slow to read, and what is told of a point depends on those alone that may be on its curve
+    alike = [folder for folder in study.folders if folder == run_dir or _alike(folder, config)]
+    for row in gather(dataclasses.replace(study, folders=alike), processes).frame.rows(named=True):
         if row["slug"] == run_dir.name:
             return row["goodput_efficiency"], row["goodput_peak"]
     return None, None
+
+
+def _alike(folder: Path, config: Config) -> bool:
+    try:
+        return named(read_config(folder)) == named(config)
+    except (TypeError, ValueError):  # damaged
+        return False

@@ -11,8 +11,9 @@ from rich.text import Text
 from harness.analysis.intervals import Interval
 from harness.analysis.summary import Row
 from harness.config import OPERATIONS
+from harness.quantities import gibibytes, gigabytes, loss, number
 from harness.report.filters import FILTERED
-from harness.report.words import gibibytes, gigabytes, loss, milliseconds, names, number, percent, ran, span, unit
+from harness.report.words import milliseconds, names, percent, ran, span, unit
 
 TERMINAL = ("tokens_per_s", "tokens_per_s_gpu", "efficiency", "step_s_p50", "mfu", "all_reduce_s_p50")
 STYLES = {"ok": "green", "running": "cyan", "pending": "dim", "queued": "dim"}

@@ -12,8 +12,8 @@ from harness.analysis.intervals import Interval
 from harness.analysis.outliers import Outlier
 from harness.analysis.summary import Row
 from harness.config import OPERATIONS
+from harness.quantities import NONE, number
 
-NONE = "–"
 BEYOND_IDEAL = 1.1
 _CHECKPOINTING = {"none": "no activation checkpointing", "full": "full activation checkpointing"}
 # What a part of a step's time is, behind "1.6 points are".
@@ -29,29 +29,8 @@ MOST_NAMED = 8
 """Curves that one sentence names."""
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """Significant digits with thousands apart: 12,345 or 403.0 or 0.1234."""
-    if value is None:
-        return NONE
-    if abs(value) >= 10 ** (digits - 1):
-        return f"{value:,.0f}"
-    return f"{value:#.{digits}g}".removesuffix(".")
-
-
 def milliseconds(value: float | None) -> str:
     return NONE if value is None else number(value * 1e3)
-
-
-def gibibytes(value: float | None) -> str:
-    return NONE if value is None else number(value / 2**30, 3)
-
-
-def gigabytes(value: float | None) -> str:
-    return NONE if value is None else number(value / 1e9, 3)
-
-
-def loss(value: float | None) -> str:
-    return NONE if value is None else f"{value:.3f}"
 
 
 def percent(value: float | None) -> str:

@@ -40,6 +40,9 @@ TIMED = (
 )
 """The columns of collectives.csv after slug and label: fields of `benchmark` records."""
 
+FORMULA = r"^(\s*[=+\-@\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]|[\t\r\n])"
+"""A text that a spreadsheet takes for a formula; page.js has the same."""
+
 SCALE = ("curve", "scaling", "label", "baseline", "nodes", "gpus", "step_s", "ideal_s", "gap_s")
 """The columns of breakdown.csv before a part's own: fields of a scale's breakdown."""
 
@@ -96,12 +99,13 @@ def report(
     }
     try:
         folder.mkdir(exist_ok=True)
-        write_text(folder / "points.csv", frame.write_csv())
+        write_text(folder / "points.csv", csv(frame))
         write_text(folder / "summary.md", _summary(document))
-        if "collectives" in paths:
-            write_text(folder / paths["collectives"], timed.write_csv())
-        if "breakdown" in paths:
-            write_text(folder / paths["breakdown"], breakdown_table(lost).write_csv())
+        for name, table in (("collectives", timed), ("breakdown", breakdown_table(lost))):
+            if name in paths:
+                write_text(folder / paths[name], csv(table))
+            else:  # as an earlier report may have left it
+                (folder / f"{name}.csv").unlink(missing_ok=True)
         write_text(folder / "index.html", page(document, found, gathered))
     except OSError as error:
         raise ValueError(f"{folder}: cannot be written ({error.strerror})") from error
@@ -131,6 +135,11 @@ def breakdown_table(lost: Sequence[Breakdown]) -> pl.DataFrame:
         for part in one.parts
     ]
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def csv(table: pl.DataFrame) -> str:
+    """The table as text, with a ' before what a spreadsheet would run: a study may be a stranger's."""
+    return table.with_columns(pl.col(pl.String).str.replace(FORMULA, "'$1")).write_csv()
 
 
 def _bounds(name: str, interval: Interval | None) -> dict[str, float | None]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import Config
-from harness.study.events import Events
+from harness.records import Appended, attempts
 
 AGAIN = ("failed", "comm_error", "preempted")
 """Endings after which a point may be started again by itself: what ended it need not come again."""
@@ -21,8 +21,7 @@ def attempt_dir(run_dir: Path, number: int) -> Path:
 
 def numbers(run_dir: Path) -> list[int]:
     """The attempts that were started, or were about to be."""
-    folder = run_dir / "attempts"
-    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()) if folder.is_dir() else []
+    return [int(folder.name) for folder in attempts(run_dir)]
 
 
 def following(run_dir: Path) -> int:
@@ -44,7 +43,7 @@ def pause_s(restarts: int) -> float:
 
 def reached(run_dir: Path, number: int) -> int:
     """The last step that an attempt has recorded, 0 where there is none."""
-    records = Events(attempt_dir(run_dir, number) / "events.jsonl").new()
+    records = Appended(attempt_dir(run_dir, number)).new()
     return max((record["step"] for record in records if record["kind"] == "step"), default=0)
 
 

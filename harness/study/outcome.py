@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.plan.dumps import COMMUNICATION
+from harness.quantities import gibibytes
+from harness.records import Appended, ended
 from harness.study.diagnosis import diagnose, read
-from harness.study.events import Events
 
 OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|CUDA out of memory|can't allocate memory|^MemoryError")
 DIVERGED = re.compile(r"^Diverged\b")
@@ -24,7 +25,6 @@ UNENDED = re.compile(r"^srun: StepId=\S+ tasks? (\d+)\S*: running", re.MULTILINE
 # Remarks of torch's, srun's own lines on its ending of the others, and what it prints of each of them.
 REMARK = re.compile(r"\[W\d|srun: |slurmstepd")
 LAUNCHER_LOG = "launcher.log"
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class Failure:
 
 def outcome(attempt_dir: Path, exit_code: int, hosts: Sequence[str], ranks_per_node: int) -> Outcome:
     """Judge an attempt on these hosts that ended by itself."""
-    ended = trained(attempt_dir)
-    if not ended and (stopped := preempted(attempt_dir)):
+    whole = ended(attempt_dir)
+    if not whole and (stopped := preempted(attempt_dir)):
         return stopped
     if exit_code == 0:
-        return Outcome("ok") if ended else Outcome("failed", "the processes ended well, but the record has no end")
+        return Outcome("ok") if whole else Outcome("failed", "the processes ended well, but the record has no end")
     logs = attempt_dir / "logs"
     guilty = first(raised(logs, ranks_per_node), died(logs, ranks_per_node))
     if (guilty is None or guilty.status == "comm_error") and (away := lost(logs / LAUNCHER_LOG, hosts)):
@@ -86,7 +86,7 @@ def outcome(attempt_dir: Path, exit_code: int, hosts: Sequence[str], ranks_per_n
         written = [logs / LAUNCHER_LOG, *sorted(logs.glob("node*.log"))]
         said = next(filter(None, (telling_line(log) for log in written[::-1] if log.exists())), "")
         return Outcome("failed", f"the launcher ended with {named(exit_code)}" + (f": {said}" if said else ""))
-    after = " (after the end of training)" if ended else ""
+    after = " (after the end of training)" if whole else ""
     held = peak(dumps, guilty) + snapshot(attempt_dir, guilty)
     said = f"rank {guilty.rank}{where(guilty.rank, hosts, ranks_per_node)}: {guilty.text}{after}{held}"
     return Outcome(guilty.status, said, guilty.rank, hosts[guilty.rank // ranks_per_node])
@@ -102,7 +102,7 @@ def peak(dumps: Mapping[int, Mapping[str, Any]], guilty: Failure) -> str:
     told = dumps.get(guilty.rank)
     if guilty.status != "oom" or told is None:
         return ""
-    return f"; it had held up to {told['peak_memory_bytes'] / GIB:.2f} GiB"
+    return f"; it had held up to {gibibytes(told['peak_memory_bytes'])} GiB"
 
 
 def snapshot(attempt_dir: Path, guilty: Failure) -> str:
@@ -112,17 +112,12 @@ def snapshot(attempt_dir: Path, guilty: Failure) -> str:
     return f"; what it held is in {path.relative_to(attempt_dir.parents[1])}" if there else ""
 
 
-def trained(attempt_dir: Path) -> bool:
-    """Whether an attempt's ranks came to the end of training."""
-    return any(record["kind"] == "end" for record in Events(attempt_dir / "events.jsonl").new())
-
-
 def preempted(attempt_dir: Path, by: str | None = None) -> Outcome | None:
     """The end of an attempt whose ranks have stopped because they were told to; torchrun calls that a failure.
 
     by: what told the controller to have them stop.
     """
-    for record in Events(attempt_dir / "events.jsonl").new():
+    for record in Appended(attempt_dir).new():
         if record["kind"] == "preempted":
             written = "checkpoint written" if record["checkpoint"] else "no checkpoint written"
             return Outcome(

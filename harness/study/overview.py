@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from harness.study.attempts import attempt_dir
+from harness.records import by_hand
 from harness.study.lease import holder
-from harness.study.outcome import trained
 from harness.study.rundir import ACTIVE, OPEN, check_schema, point_dirs, read_status
 from launch import allocation
 
@@ -73,9 +72,7 @@ def entry(run_dir: Path, ended: set[str]) -> dict[str, Any]:
     status, held = read_status(run_dir) or {}, holder(run_dir)
     if status.get("status") == "running" and not held:
         status = read_status(run_dir) or {}  # it may have ended between the two looks
-    # ranks that were started by hand have no controller to write a status
-    by_hand = "ok" if not status and trained(attempt_dir(run_dir, 0)) else "pending"
-    stands, job = status.get("status", by_hand), status.get("job")
+    stands, job = status.get("status") or by_hand(run_dir), status.get("job")
     return {
         "slug": run_dir.name,
         "status": stands,

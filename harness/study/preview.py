@@ -9,6 +9,7 @@ from harness.plan.benchmark import BenchmarkPlan, size_text
 from harness.plan.nccl import doubts
 from harness.plan.point import Plan
 from harness.plan.strategies import DEGREES
+from harness.quantities import gibibytes, gigabytes, number
 from harness.study.attempts import attempt_dir
 from harness.study.batch import job_of
 from harness.study.command import commanded
@@ -30,7 +31,7 @@ def preview(order: list[Planned], machine: Machine) -> Iterator[str]:
     possible = [planned.possible for planned in order if planned.plan]
     hours = [plan.gpu_hours for plan in possible if plan.gpu_hours is not None]
     most = max((plan.world_size for plan in possible), default=0)
-    total = f"about {sum(hours):.2g} GPU-hours" if hours and len(hours) == len(possible) else "GPU-hours unknown"
+    total = f"about {number(sum(hours), 2)} GPU-hours" if hours and len(hours) == len(possible) else "GPU-hours unknown"
     yield f"  up to {counted(most, 'rank')} at once, {total} in all"
     doubtful = doubts(ambient()) if any(on_gpus(planned.point.config, machine) for planned in order) else []
     for warning in dict.fromkeys([*(warning for plan in possible for warning in plan.warnings), *doubtful]):
@@ -45,7 +46,7 @@ def expected(planned: Planned, machine: Machine) -> str:
     parts = [counted(plan.world_size, "GPU" if on_gpus(config, machine) else "CPU process")]
     parts += timed(plan) if isinstance(plan, BenchmarkPlan) else trained(config, plan)
     if plan.seconds is not None:
-        parts.append(f"about {plan.seconds:.0f} s and {plan.gpu_hours:.2g} GPU-hours")
+        parts.append(f"about {plan.seconds:.0f} s and {number(plan.gpu_hours, 2)} GPU-hours")
     if oversubscribed(config, machine):
         parts.append(f"over-subscribed: {config.gpus_per_node} ranks on {counted(machine.cores, 'core')}")
     return ", ".join(parts)
@@ -58,7 +59,7 @@ def trained(config: Config, plan: Plan) -> list[str]:
         *([arranged] if arranged else []),
         f"{plan.tokens_per_step:,} tokens a step",
         f"{plan.parameters:,} parameters",
-        f"about {plan.memory.total / 2**30:.2g} GiB a rank",
+        f"about {gibibytes(plan.memory.total, 2)} GiB a rank",
         *([f"moves {moved(plan)} a step and rank"] if plan.traffic else []),
     ]
 
@@ -68,7 +69,7 @@ def timed(plan: BenchmarkPlan) -> list[str]:
     return [
         ", ".join(plan.operations),
         f"{size_text(plan.sizes[0])} to {size_text(plan.sizes[-1])}",
-        f"about {plan.memory / 2**30:.2g} GiB a rank",
+        f"about {gibibytes(plan.memory, 2)} GiB a rank",
     ]
 
 
@@ -88,12 +89,7 @@ def moved(plan: Plan) -> str:
     groups: dict[str, int] = {}
     for told in plan.traffic:
         groups[told.group] = groups.get(told.group, 0) + told.bytes
-    return " + ".join(f"{gigabytes(size)} {group}" for group, size in groups.items())
-
-
-def gigabytes(size: int) -> str:
-    """A size in GB of 10^9, two digits at least."""
-    return f"{size / 1e9:,.0f} GB" if size >= 1e10 else f"{size / 1e9:.2g} GB"
+    return " + ".join(f"{gigabytes(size, 2)} GB {group}" for group, size in groups.items())
 
 
 def here(machine: Machine) -> str:

@@ -1,4 +1,4 @@
-"""The bar on a terminal: step, tokens/s and time left of the point that runs."""
+"""The bar on a terminal: step, tokens/s, loss and time left of the point that runs."""
 
 import sys
 import time
@@ -9,19 +9,10 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from harness.study.events import Pace
+from harness.pace import Pace
 
 LOOK_S = 0.5
-
-
-def shown(pace: Pace, steps: int) -> str:
-    """A pace in the words of the bar."""
-    if not pace.step:
-        return "starting"
-    words = f"{'figure' if pace.fastest else 'step'} {pace.step}/{steps}"
-    if pace.tokens_per_s and pace.step_s:
-        words += f"  {pace.tokens_per_s:,.0f} tokens/s  {(steps - pace.step) * pace.step_s:.0f} s left"
-    return words
+STARTING = "starting"
 
 
 class Progress:
@@ -55,7 +46,7 @@ class Progress:
             TextColumn("{task.description}"),
         )
         with Bar(*columns, console=self._console, transient=True) as bar:
-            task = bar.add_task(shown(pace, steps), total=steps)
+            task = bar.add_task(pace.words(steps) or STARTING, total=steps)
             looked = time.monotonic()
 
             def watch() -> None:
@@ -63,6 +54,6 @@ class Progress:
                 if time.monotonic() - looked > LOOK_S:
                     looked = time.monotonic()
                     pace.read_on()
-                    bar.update(task, completed=pace.step, description=shown(pace, steps))
+                    bar.update(task, completed=pace.step, description=pace.words(steps) or STARTING)
 
             yield watch

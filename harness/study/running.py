@@ -7,6 +7,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from harness.pace import Pace
 from harness.plan.elastic import fitting
 from harness.study import lease
 from harness.study.advice import advised
@@ -14,7 +15,6 @@ from harness.study.attempt import TAKEN_OVER, Deadline, run_attempt
 from harness.study.attempts import AGAIN, attempt_dir, following, pause_s
 from harness.study.command import commanded
 from harness.study.disk import conclude, reserve
-from harness.study.events import Pace
 from harness.study.files import read_json, write_json, write_text
 from harness.study.interruption import Interruption
 from harness.study.mirror import Mirror
@@ -83,7 +83,7 @@ class Run:
             cleanup.callback(self.finish_mirror)
             for restarts in itertools.count():
                 number = following(run_dir)
-                pace = Pace(attempt_dir(run_dir, number) / "events.jsonl")
+                pace = Pace(attempt_dir(run_dir, number))
                 outcome = self.attempt(number, pace)
                 if not self.starts_again(outcome, restarts):
                     break

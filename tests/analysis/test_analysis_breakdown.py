@@ -9,7 +9,7 @@ from run_dirs import EPOCH, add_point, make_attempt, make_config, make_study, re
 
 from harness.analysis.breakdown import breakdowns
 from harness.analysis.efficiency import curves
-from harness.analysis.parts import Accounts
+from harness.analysis.parts import StepAccounts
 from harness.analysis.points import points
 from harness.analysis.read import read_study
 from harness.report import report
@@ -175,7 +175,7 @@ def test_one_rank_exchanges_nothing_and_without_samples_only_that_is_known(tmp_p
 
 def test_partial_accounts_count_only_where_there_are_no_others():
     def middle(*samples):
-        accounts = Accounts()
+        accounts = StepAccounts()
         assert len(list(accounts.watch(samples))) == len(samples)
         return accounts.middle()
 

@@ -11,6 +11,7 @@ from harness.analysis.efficiency import curves
 from harness.analysis.points import points
 from harness.analysis.read import read_study
 from harness.config import Nccl, Precision
+from harness.report.goodput import goodput
 
 CONTRACT = (
     "study slug status model parallel nccl nodes gpus backend precision repeat tokens_per_s tokens_per_s_lo "
@@ -80,6 +81,24 @@ def test_the_baseline_is_the_smallest_ok_scale(tmp_path):
         assert (rows[label]["efficiency"], rows[label]["baseline"]) == (None, None)
 
 
+@pytest.mark.parametrize("scaling", [{}, {"scaling": "strong", "global_batch": 8}])
+def test_a_point_that_ended_on_fewer_hosts_is_divided_by_the_ranks_that_were_planned(tmp_path, scaling):
+    study, config = make_study(tmp_path), make_config(nodes=4, gpus=2, **scaling)
+    add(study, make_config(nodes=1, gpus=2, **scaling))
+    killed = make_attempt(config, STEADY, ended=False)
+    left = {"world_size": 4, "nodes": 2, "hosts": ["host0", "host2"]}
+    again = make_attempt(config, [2 * seconds for seconds in STEADY], number=1, start=killed[0]["end"] + 1, begin=left)
+    path = add_point(study, config, [killed, again])
+    row = by_label(study)["tiny-ddp-n4x2"]
+    assert (row["gpus"], row["global_batch"], row["hosts"]) == (8, 8, 2)
+    assert row["tokens_per_s_gpu"] == row["tokens_per_s"] / 8
+    assert row["warnings"] == "its latest attempt had 4 of the 8 ranks that rates are divided by"
+    [curve] = curves(points(read_study(study)).to_dicts())
+    assert [scale.gpus for scale in curve.scales] == [2, 8]
+    assert curve.largest.efficiency.value == pytest.approx(0.125 if scaling else 0.5)
+    assert goodput(path)["gpus"] == 8
+
+
 def test_repeats_give_the_interval_and_the_baseline_their_mean(tmp_path):
     study = make_study(tmp_path)
     for repeat, scale in enumerate((0.9, 1.0, 1.1)):
@@ -146,6 +165,19 @@ def test_what_was_run_is_in_the_table(tmp_path):
         [853120, "bytes", 3, 6, 30, True, "none", 2, 7],
         [853120, "bytes", 1, 8, 30, False, "full", 2, None],
     ]
+
+
+@pytest.mark.parametrize(("of_hosts", "threads"), [(("2", "2"), 2), (("2", "16"), None), ((None, None), None)])
+def test_threads_are_those_that_ranks_on_all_hosts_have(tmp_path, of_hosts, threads):
+    """Each host sets its own; the controller's may be another one's."""
+    told = [
+        [{"ranks": str(rank), "cores": 2, "mask": "0-1", "omp_num_threads": count}]
+        for rank, count in enumerate(of_hosts)
+    ]
+    study = make_study(tmp_path)
+    path = add(study, make_config(nodes=2), begin={"affinity": told})
+    (path / "env.json").write_text(json.dumps(environment({"OMP_NUM_THREADS": "7"})))
+    assert by_label(study)["tiny-ddp-n2x1"]["threads"] == threads
 
 
 def environment(added):

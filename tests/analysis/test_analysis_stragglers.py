@@ -143,9 +143,12 @@ def written(path, samples):
     return read_point(path)
 
 
-def test_a_points_row_names_the_straggler_and_its_host(tmp_path):
-    config = make_config(gpus=2, nodes=2)
-    path = add_point(make_study(tmp_path), config, [make_attempt(config, [STEP_S] * 20)])
+@pytest.mark.parametrize("planned", [2, 4])
+def test_a_points_row_names_the_straggler_and_its_host(tmp_path, planned):
+    """Of the hosts that were there, two of as many as planned or more."""
+    config = make_config(gpus=2, nodes=planned)
+    there = {"world_size": 4, "nodes": 2, "hosts": ["host0", "host1"]}
+    path = add_point(make_study(tmp_path), config, [make_attempt(config, [STEP_S] * 20, begin=there)])
     row = summarise(written(path, late(3, 4, 0.02)))
     assert "rank 3 on host1 keeps others waiting 20 ms of a step (20.0 %)" in row["warnings"]
     assert (row["last_rank"], row["last_share"]) == (None, None), "none of the four more often than another"

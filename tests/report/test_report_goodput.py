@@ -11,6 +11,8 @@ from rich.console import Console
 from run_dirs import EPOCH, add_point, make_attempt, make_config, make_progress, make_study, make_timed, validator
 
 from harness.analysis.goodput import BUCKETS
+from harness.analysis.points import points
+from harness.analysis.read import read_study
 from harness.config import Workload
 from harness.report.goodput import goodput, waterfall
 
@@ -63,6 +65,26 @@ def test_efficiency_is_known_where_the_study_has_a_point_on_one_gpu(tmp_path):
     peak = 128 * make_config().local_batch / 0.25
     assert document["goodput_efficiency"] == pytest.approx(document["goodput_tokens_per_s"] / (2 * peak))
     assert "of tiny-ddp-n1x1 on each rank" in printed(document)
+
+
+def test_the_peak_is_named_and_taken_as_in_the_report_of_the_whole_study(tmp_path):
+    """The other points, none of them on one GPU, lengthen names and keep points of another driver apart."""
+    study = make_study(tmp_path)
+    versions = {"python": "3.11", "torch": "2.13", "cuda": None, "nccl": None}
+    one, two = ({"versions": {**versions, "driver": driver}} for driver in ("1", "2"))
+    add_point(study, make_config(), [make_attempt(make_config(), [0.25] * 20, begin=one)])
+    run_dir = add_point(study, CONFIG, [make_attempt(CONFIG, [0.5] * 20, begin=one)])
+    apart = add_point(study, make_config(gpus=4), [make_attempt(make_config(gpus=4), [0.5] * 20, begin=two)])
+    longer = make_config(gpus=2, steps=60)
+    add_point(study, longer, [make_attempt(longer, [0.5] * 20, begin=one)])
+    (add_point(study, CONFIG) / "config.yaml").write_text("nodes: [1")
+    for path in (run_dir, apart):
+        document = goodput(path)
+        [row] = [row for row in points(read_study(study)).to_dicts() if row["slug"] == path.name]
+        assert document["goodput_peak"] == row["goodput_peak"]
+        assert document["goodput_efficiency"] == row["goodput_efficiency"]
+    assert goodput(run_dir)["goodput_peak"] == "tiny-ddp-n1x1 steps=30 driver 1"
+    assert goodput(apart)["goodput_peak"] is None
 
 
 def test_a_point_that_has_not_started_has_no_figures(tmp_path):

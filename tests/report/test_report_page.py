@@ -20,9 +20,10 @@ from run_dirs import EPOCH, add_point, demo_study, make_attempt, make_config, ma
 from harness.analysis.efficiency import curves
 from harness.analysis.points import gather
 from harness.analysis.read import read_study
+from harness.quantities import number
 from harness.report import report, table
 from harness.report.figures import figures
-from harness.report.words import names, number, percent
+from harness.report.words import names, percent
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 

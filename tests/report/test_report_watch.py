@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from run_dirs import EPOCH, add_point, demo_study, make_attempt, make_config, make_ranks, make_step, make_study
 
+from harness.quantities import number
 from harness.report import report
 from harness.report.watch import Watched
-from harness.report.words import number
 
 
 def point(slug: str, status: str, time: float = EPOCH) -> dict[str, Any]:

@@ -6,8 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from run_dirs import add_point, make_attempt, make_config, make_study
 from study_command import QUICK, Command
 
+from harness.analysis.read import read_point
+from harness.study.overview import entry
 from launch.environment import SOURCE
 
 
@@ -50,3 +53,16 @@ def test_what_is_printed_runs_on_two_hosts_and_is_reported(command: Command) -> 
     before = command.points("hand")[point["slug"]].joinpath("attempts", "0", "events.jsonl").read_bytes()
     assert 0 not in started(command, starts)
     assert command.points("hand")[point["slug"]].joinpath("attempts", "0", "events.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("ends", "status"), [((False, True), "ok"), ((True, False), "ok"), ((False, False), "pending")]
+)
+def test_status_and_report_say_the_same_of_what_was_started_twice(
+    tmp_path: Path, ends: tuple[bool, ...], status: str
+) -> None:
+    config = make_config()
+    attempts = [make_attempt(config, [0.1], number=number, ended=ended) for number, ended in enumerate(ends)]
+    run_dir = add_point(make_study(tmp_path), config, attempts)
+    (run_dir / "status.json").unlink()
+    assert entry(run_dir, set())["status"] == read_point(run_dir).status["status"] == status

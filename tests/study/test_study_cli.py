@@ -73,3 +73,18 @@ def test_more_ranks_than_cores_are_labelled(command: Command) -> None:
     shown = command("run", "gpus_per_node=64", "launcher=dry").stdout
     assert "over-subscribed: 64 ranks on " in shown
     assert shown.rstrip().endswith(" --device=cpu")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("report made --port=0", "--port=0: is of --serve"),
+        ("report {bundle} --root=here", "--root=here: is of a study's name, and .*/sent.tar.gz is a bundle"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_a_mistake(tmp_path: Path, words: str, told: str) -> None:
+    bundle = tmp_path / "sent.tar.gz"
+    bundle.touch()
+    arguments = parse(words.format(bundle=bundle).split())
+    with pytest.raises(ValueError, match=f"^{told}"):
+        arguments.verb(arguments)

@@ -208,8 +208,8 @@ def test_a_study_goes_on_when_nobody_listens(command: Command) -> None:
         assert (reader.wait(60), reader.stderr.read()) == (0, "")
 
 
-def test_records_that_lack_fields_are_a_warning_of_the_report(command: Command) -> None:
-    # The stand-in writes no start of a step.
-    assert command("run", *QUICK, stand_in="ok").returncode == 0
+def test_records_that_lack_fields_end_no_study_and_are_a_warning_of_the_report(command: Command) -> None:
+    ended = command("run", *QUICK, stand_in="lacking")
+    assert ended.returncode == 0, ended.stderr
     document = json.loads(command("report", "default", "--json").stdout)
-    assert "skipped 10 records that lack data_s, grad_norm" in document["points"][0]["warnings"]
+    assert "skipped 10 records that lack loss" in document["points"][0]["warnings"]

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from run_dirs import make_attempt, make_config
 
 from harness.study.outcome import Outcome, outcome
 
@@ -52,8 +53,9 @@ class Attempt:
         (self.ranks / "1" / "stderr.log").write_text(said)
         (self.folder / "logs" / "launcher.log").write_text(PRINTED.format(code=code, name=name, file="<N/A>"))
 
-    def records(self, *kinds: str) -> None:
-        (self.folder / "events.jsonl").write_text("".join(json.dumps({"kind": kind}) + "\n" for kind in kinds))
+    def records(self, ended: bool) -> None:
+        _, events = make_attempt(make_config(), [0.1], ended=ended)
+        (self.folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
 
 
 @pytest.fixture
@@ -66,14 +68,14 @@ def judged(attempt: Attempt, exit_code: int) -> Outcome:
 
 
 def test_ok_needs_both_the_exit_code_and_the_end_record(attempt: Attempt) -> None:
-    attempt.records("start", "step", "end")
+    attempt.records(ended=True)
     assert judged(attempt, 0) == Outcome("ok")
-    attempt.records("start", "step")
+    attempt.records(ended=False)
     assert judged(attempt, 0).status == "failed"
 
 
 def test_a_failure_after_the_end_is_no_ok(attempt: Attempt) -> None:
-    attempt.records("start", "step", "end")
+    attempt.records(ended=True)
     attempt.raises(0, "ValueError: late", at=1)
     assert judged(attempt, 1) == Outcome("failed", "rank 0: ValueError: late (after the end of training)", 0, "here")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
-from run_dirs import validator
+from run_dirs import EPOCH, make_step, validator
 from study_command import QUICK, Command, wait_for
 
 from harness.analysis.goodput import doubts, ledger
@@ -191,7 +191,8 @@ def test_attempts_that_get_no_further_are_counted(tmp_path: Path) -> None:
     for number, reached in enumerate((5, 5, 9, 3, 9)):
         folder = tmp_path / "attempts" / str(number)
         folder.mkdir(parents=True)
-        (folder / "events.jsonl").write_text("".join(f'{{"kind": "step", "step": {n}}}\n' for n in range(reached + 1)))
+        steps = [make_step(step, "measured", EPOCH, 0.1, 100) for step in range(1, reached + 1)]
+        (folder / "events.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
         assert fruitless(tmp_path) == (0, 1, 0, 1, 2)[number]
 
 

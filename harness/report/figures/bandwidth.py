@@ -9,6 +9,7 @@ from harness.analysis.read import Record
 from harness.analysis.summary import Row
 from harness.config import OPERATIONS
 from harness.plan.benchmark import GRAPHED_BYTES, size_text
+from harness.quantities import number
 from harness.report.figures.figure import (
     COMMUNICATION,
     SYMBOLS,
@@ -21,7 +22,7 @@ from harness.report.figures.figure import (
     heading,
     panels,
 )
-from harness.report.words import names, number, percent
+from harness.report.words import names, percent
 
 COMPARED_AT = "among as many ranks in the same places, with the same backend, device, NCCL and NCCL environment"
 

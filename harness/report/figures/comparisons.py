@@ -6,8 +6,9 @@ from typing import Any
 
 from harness.analysis.intervals import Interval
 from harness.analysis.summary import Row
+from harness.quantities import NONE
 from harness.report.figures.figure import Cell, Figure, Numbers, windows
-from harness.report.words import NONE, percent, unit
+from harness.report.words import percent, unit
 
 HEADS = ("curve", "against", "ratio of tokens/s", "95 % interval", "p after Holm", "verdict")
 TITLES = {"parallel": "strategy", "nccl": "NCCL"}

@@ -11,7 +11,8 @@ from typing import Any
 
 from harness.analysis.intervals import Interval
 from harness.analysis.summary import Row
-from harness.report.words import names, number, span
+from harness.quantities import number
+from harness.report.words import names, span
 
 Dict = dict[str, Any]
 Cell = str | int | float | None

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from harness.analysis.goodput import BUCKETS
 from harness.analysis.summary import Row
+from harness.quantities import number
 from harness.report.figures.figure import Figure, bars_height, extent, labels, names_axis, of_rows
-from harness.report.words import number
 
 # A bucket below this share of every point's wall-clock could not be seen.
 UNSEEN = 1e-3

@@ -7,8 +7,9 @@ from html import escape
 from harness.analysis.efficiency import curves
 from harness.analysis.intervals import Interval
 from harness.analysis.summary import Row
+from harness.quantities import number
 from harness.report.figures.figure import Cell, Figure, Numbers
-from harness.report.words import number, percent, span, unit
+from harness.report.words import percent, span, unit
 
 SHADES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Efficiencies from which on a shade is the next stronger one."""

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from harness.analysis.summary import Row
 from harness.plan import hardware
+from harness.quantities import gibibytes
 from harness.report.figures.figure import INSIDE, Dict, Figure, Numbers, bars_height, labels, names_axis, of_rows
-from harness.report.words import gibibytes, percent
+from harness.report.words import percent
 
 GIB = 2**30
 

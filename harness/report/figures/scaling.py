@@ -6,6 +6,7 @@ from html import escape
 from harness.analysis.efficiency import Curve, Scale
 from harness.analysis.intervals import TELLING, Interval
 from harness.analysis.summary import Row
+from harness.quantities import number
 from harness.report.figures.figure import (
     SERIES,
     SYMBOLS,
@@ -21,7 +22,7 @@ from harness.report.figures.figure import (
     windows,
     within,
 )
-from harness.report.words import number, percent, unit
+from harness.report.words import percent, unit
 
 
 def throughput(curves: Sequence[Curve], rows: Sequence[Row]) -> Figure:

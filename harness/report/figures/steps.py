@@ -5,6 +5,7 @@ from html import escape
 
 from harness.analysis.efficiency import Curve
 from harness.analysis.summary import Row
+from harness.quantities import number
 from harness.report.figures.figure import (
     COMMUNICATION,
     Dict,
@@ -17,7 +18,6 @@ from harness.report.figures.figure import (
     of_rows,
     windows,
 )
-from harness.report.words import number
 
 _BOX = {"lowerfence": "min", "q1": "p25", "median": "p50", "q3": "p75", "upperfence": "p95"}
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.summary import Row
+from harness.quantities import NONE
 from harness.report.figures.figure import (
     INSIDE,
     Dict,
@@ -18,7 +19,7 @@ from harness.report.figures.figure import (
     of_rows,
     windows,
 )
-from harness.report.words import NONE, milliseconds, percent
+from harness.report.words import milliseconds, percent
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,79 @@
+"""A point's records: which fields those of each kind have, and what of them is written by now."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+SCHEMA = 1
+
+
+@functools.cache
+def required() -> dict[str, frozenset[str]]:
+    """The fields that a record of each kind has, by the schema."""
+    kinds: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("records.schema.json").read_bytes())["$defs"]
+    return {kind: frozenset({"time", *found.get("required", ())}) for kind, found in kinds.items()}
+
+
+def complete(record: dict[str, Any]) -> bool:
+    """Whether a record has all its fields."""
+    return "kind" in record and required().get(str(record["kind"]), frozenset()) <= record.keys()
+
+
+def lacking(record: dict[str, Any]) -> list[str]:
+    """The fields that this record should have, and has not; of a kind that is not known, nothing is asked."""
+    if "kind" not in record:
+        return ["kind"]
+    return sorted(required().get(str(record["kind"]), frozenset()) - record.keys())
+
+
+class Appended:
+    """The records of an attempt's events.jsonl, each once, as they are written; a look costs what is new."""
+
+    def __init__(self, attempt_dir: Path) -> None:
+        self._path = attempt_dir / "events.jsonl"
+        self._offset = 0
+
+    def new(self) -> list[dict[str, Any]]:
+        """The records written since the last call.
+
+        A line without its newline is still being written and stays for a later call. A whole line that is no record
+        of this schema, or lacks a field, is passed over; `harness.analysis.read` names it.
+        """
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(self._offset)
+                whole, newline, _torn = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return []
+        self._offset += len(whole) + len(newline)
+        return [record for record in map(_record, whole.split(b"\n")) if record is not None]
+
+
+def attempts(run_dir: Path) -> list[Path]:
+    """The folders of a point's attempts, in order."""
+    folder = run_dir / "attempts"
+    entries = folder.iterdir() if folder.is_dir() else ()
+    found = (entry for entry in entries if entry.name.isdecimal() and entry.is_dir())
+    return sorted(found, key=lambda entry: int(entry.name))
+
+
+def ended(attempt_dir: Path) -> bool:
+    """Whether an attempt's ranks came to the end of what they were to do."""
+    return any(record["kind"] == "end" for record in Appended(attempt_dir).new())
+
+
+def by_hand(run_dir: Path) -> str:
+    """The status of a point that has none: ranks that were started by hand have no controller to write it."""
+    return "ok" if any(map(ended, attempts(run_dir))) else "pending"
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = orjson.loads(line)
+    except ValueError:
+        return None
+    ours = isinstance(record, dict) and record.get("schema") == SCHEMA and complete(record)
+    return record if ours else None
