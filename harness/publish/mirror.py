@@ -16,7 +16,7 @@ from harness.analysis.tail import Tail
 from harness.publish import state as mirror_json
 from harness.publish.client import close_run, open_point, run_id, sentence
 from harness.publish.history import History, summary
-from harness.publish.process import AGAIN, end_within, leave, send
+from harness.publish.process import AGAIN, end_within, fail, leave, send
 from harness.publish.state import State
 
 POLL_S = 1.0
@@ -51,9 +51,12 @@ class Mirror:
         # Whatever the client raises: the records themselves are safe, and the state says why they are not mirrored.
         except Exception as error:
             self._give_up(f"W&B opened no run: {sentence(error)}")
-        self._save()
-        if not self._follow(run):
-            return 0
+        try:
+            self._save()
+            if not self._follow(run):
+                return 0
+        except OSError as error:  # a disk that is full or gone
+            self._give_up(f"the records could not be followed to their end: {sentence(error)}; {AGAIN}")
         end_within(self._give_up, END_S)
         point = read_point(self.run_dir)
         self._remark(point)
@@ -117,10 +120,7 @@ class Mirror:
     def _give_up(self, reason: str) -> NoReturn:
         if self.state.state == "running":
             self.state.state, self.state.reason = "failed", reason
-        try:
-            self._save()
-        finally:
-            os._exit(1)
+        fail(reason, self._save)
 
     def _ours(self) -> bool:
         """Whether mirror.json is this mirror's still, and the run directory still where it was."""

@@ -202,3 +202,15 @@ def test_no_secret_is_written(tmp_path):
         content = path.read_bytes()
         assert KEY.encode() not in content, path
         assert secret.encode() not in content, path
+
+
+def test_records_that_cannot_be_read_end_the_mirror_with_a_reason(tmp_path):
+    run_dir = one_point(tmp_path, status="running")
+    records = run_dir / "attempts" / "0" / "events.jsonl"
+    records.unlink()
+    process = start(run_dir)
+    until(lambda: mirror_state(run_dir).get("mode_used"))
+    records.mkdir()
+    state = finished(process, run_dir, code=1)
+    assert state["state"] == "failed"
+    assert state["reason"].startswith("the records could not be followed to their end: [Errno 21] Is a directory")
