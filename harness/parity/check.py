@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from harness.config import Config
+from harness.files import write_json
 from harness.parity.compare import LOSS_TOLERANCE, NORM_TOLERANCE, Told
 from harness.parity.launching import launch
 from harness.parity.result import DIFFERS, FAILED, INVALID, Result, Table, document, judged
 from harness.plan.batch import tokens_per_step
 from harness.study.collect import collect
-from harness.study.files import write_json
 from harness.study.interruption import Interruption
 from harness.study.planning import plan_all
 from harness.study.point import Point, spread

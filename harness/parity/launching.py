@@ -5,9 +5,9 @@ import socket
 import time
 from pathlib import Path
 
+from harness.files import write_text
 from harness.parity.compare import Told, read
 from harness.study.attempt import POLL_S
-from harness.study.files import write_text
 from harness.study.interruption import Interruption
 from harness.study.outcome import LAUNCHER_LOG, outcome
 from harness.study.point import Point

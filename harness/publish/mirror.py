@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from harness.analysis.read import Point, Record, lacking, read_point
 from harness.analysis.tail import Tail
+from harness.heartbeat import holder
 from harness.publish import state as mirror_json
 from harness.publish.client import close_run, open_point, run_id, sentence
 from harness.publish.history import History, summary
@@ -107,7 +108,7 @@ class Mirror:
     def _deserted(self) -> bool:
         """Whether nobody holds the point any more: its controller is gone and so is its lease."""
         parent = os.getppid()
-        return (parent != self.parent or parent == 1) and not mirror_json.held(self.run_dir)
+        return (parent != self.parent or parent == 1) and holder(self.run_dir) is None
 
     def _remark(self, point: Point) -> None:
         """Say in the state what a reader of the finished mirror has to know."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from harness.study.files import write_json
+from harness.files import write_json
 from harness.study.interruption import Interruption
 from harness.study.lease import Lease
 from harness.study.outcome import LAUNCHER_LOG, Outcome, outcome, preempted

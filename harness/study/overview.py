@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from harness.heartbeat import holder
 from harness.study.attempts import attempt_dir
-from harness.study.lease import holder
 from harness.study.outcome import trained
 from harness.study.rundir import ACTIVE, OPEN, check_schema, point_dirs, read_status
 from launch import allocation

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from harness.study.files import read_json
+from harness.files import read_json
 from harness.study.interruption import Interruption
 from harness.study.mirror import Mirror
 from harness.study.overview import overview

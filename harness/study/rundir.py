@@ -10,9 +10,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from harness.files import read_json, write_json, write_text
 from harness.plan.point import check_study_name
 from harness.study import lease
-from harness.study.files import read_json, write_json, write_text
 from harness.study.point import Point
 from launch.environment import hidden, job_id
 
