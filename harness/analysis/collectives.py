@@ -6,8 +6,9 @@ from statistics import median
 
 from harness.analysis.read import Record
 from harness.analysis.steps import Attempts, kept
+from harness.plan.busbw import FACTORS
 
-OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv", "broadcast", "reduce")
+OPERATIONS = tuple(FACTORS)
 
 
 @dataclass(frozen=True)
