@@ -19,12 +19,12 @@ from harness.publish.client import close_run, open_point, run_id, sentence
 from harness.publish.history import History, summary
 from harness.publish.process import AGAIN, end_within, fail, leave, send
 from harness.publish.state import State
+from harness.stored import OPEN
 
 POLL_S = 1.0
 # A told end (SIGTERM) may take this long, a natural one the client's own limit and some room for its shutdown.
 TOLD_END_S = 5.0
 END_S = 30.0
-ENDED = ("ok", "oom", "invalid", "timeout", "comm_error", "diverged", "preempted", "failed")
 
 
 class Mirror:
@@ -103,7 +103,7 @@ class Mirror:
 
     def _over(self) -> bool:
         """Whether nothing more will be written, or nothing more is to be waited for."""
-        return self.publish or self.stop.is_set() or _status(self.run_dir) in ENDED or self._deserted()
+        return self.publish or self.stop.is_set() or _status(self.run_dir) not in OPEN or self._deserted()
 
     def _deserted(self) -> bool:
         """Whether nobody holds the point any more: its controller is gone and so is its lease."""
@@ -114,7 +114,7 @@ class Mirror:
         """Say in the state what a reader of the finished mirror has to know."""
         status = point.status["status"]
         remarks = [self.state.reason] if self.state.reason else []
-        if status not in ENDED:
+        if status in OPEN:
             remarks.append(f"ended while the point was {status}")
         self.state.reason = "; ".join(remarks + point.warnings) or None
 

@@ -14,9 +14,10 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.heartbeat import holder
+from harness.stored import ACTIVE, OPEN
 from harness.study.attempts import attempt_dir
 from harness.study.outcome import trained
-from harness.study.rundir import ACTIVE, OPEN, check_schema, point_dirs, read_status
+from harness.study.rundir import check_schema, point_dirs, read_status
 from launch import allocation
 
 LOOK_S = 2.0

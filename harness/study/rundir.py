@@ -17,8 +17,6 @@ from harness.study.point import Point
 from launch.environment import hidden, job_id
 
 SCHEMA = 1
-ACTIVE = ("queued", "running")
-OPEN = ("pending", *ACTIVE)
 STATUS = {"time", "attempt", "status", "reason", "rank"}
 
 

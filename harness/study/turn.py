@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.heartbeat import STALE_S, holder
+from harness.stored import OPEN
 from harness.study import lease, mirror
 from harness.study.attempts import attempt_dir, goes_on, numbers
 from harness.study.command import commanded
 from harness.study.outcome import Outcome
 from harness.study.planning import Planned
 from harness.study.provenance import since
-from harness.study.rundir import OPEN, archive, plant, read_status, write_config, write_status
+from harness.study.rundir import archive, plant, read_status, write_config, write_status
 from harness.study.running import Run, Session
 from launch.environment import job_id, requeued
 

@@ -22,6 +22,7 @@ from mirrors import (
 from wandb_stub import KEY
 
 from harness.publish.history import AXIS
+from harness.publish.mirror import Mirror
 
 STEP_KEYS = {
     "train/step": "step",
@@ -167,6 +168,14 @@ def test_a_deserted_point_ends_its_mirror(tmp_path):
     os.utime(lease, (time.time() - 70, time.time() - 70))
     until(lambda: mirror_state(run_dir)["state"] == "done")
     assert mirror_state(run_dir)["reason"] == "ended while the point was running"
+
+
+def test_a_mirror_waits_for_a_final_status_and_for_each_of_them(tmp_path):
+    run_dir = one_point(tmp_path)
+    mirror = Mirror(run_dir, publish=False)
+    for status in run_dirs.validator().schema["$defs"]["status"]["properties"]["status"]["enum"]:
+        set_status(run_dir, status)
+        assert mirror._over() == (status not in ("pending", "queued", "running"))
 
 
 def test_another_mirror_takes_its_place(tmp_path):
