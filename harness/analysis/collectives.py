@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from harness.analysis.read import Record
-from harness.analysis.steps import Attempts, kept
+from harness.analysis.steps import Attempts, kept, median_of_known
+from harness.plan.busbw import FACTORS
 
-OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv", "broadcast", "reduce")
+OPERATIONS = tuple(FACTORS)
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,9 @@ def collectives(events: Attempts) -> Collectives:
     return Collectives(
         windows=len(used),
         partial=bool(used) and not whole,
-        seconds={name: _median([record["seconds"].get(name) for record in used]) for name in OPERATIONS},
+        seconds={name: median_of_known([record["seconds"].get(name) for record in used]) for name in OPERATIONS},
         all_reduce_busbw=_busbw(used, "all_reduce"),
     )
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
 
 
 def _busbw(windows: Sequence[Record], name: str) -> float | None:

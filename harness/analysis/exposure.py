@@ -1,10 +1,9 @@
 """How the sampled steps' communication was transfer and waiting, and which part of it no computation covered."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from harness.analysis.steps import Attempts, kept
+from harness.analysis.steps import Attempts, kept, median_of_known
 
 
 @dataclass(frozen=True)
@@ -30,15 +29,10 @@ def exposure(events: Attempts) -> Exposure:
     if not used:
         return Exposure(None, None, None, None, None, None)
     return Exposure(
-        transfer_s=_median([record["transfer_s"] for record in used]),
-        wait_s=_median([record["wait_s"] for record in used]),
+        transfer_s=median_of_known([record["transfer_s"] for record in used]),
+        wait_s=median_of_known([record["wait_s"] for record in used]),
         communication=median(record["exposed_transfer_s"] + record["exposed_wait_s"] for record in used),
         transfer=median(record["exposed_transfer_s"] for record in used),
         wait=median(record["exposed_wait_s"] for record in used),
-        bubble=_median([record["bubble_s"] for record in used]),
+        bubble=median_of_known([record["bubble_s"] for record in used]),
     )
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None

@@ -6,6 +6,7 @@ first step on are lost, also those that are yet to be run again.
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import median
 
 from harness.analysis.read import Record
 
@@ -40,6 +41,12 @@ def kept(events: Attempts, kind: str = "step") -> list[Record]:
         if record["kind"] == kind and record["step"] < bound[attempt]
     }
     return [steps[step] for step in sorted(steps)]
+
+
+def median_of_known(values: Sequence[float | None]) -> float | None:
+    """The median over those steps that have a value, or None where none has."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 def unrecorded(records: Sequence[Record]) -> list[int]:

@@ -5,15 +5,17 @@ import shutil
 import tempfile
 import time
 from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 
 from harness.config import Config
+from harness.fields import default, walk
+from harness.files import write_json
 from harness.parity.compare import LOSS_TOLERANCE, NORM_TOLERANCE, Told
 from harness.parity.launching import launch
 from harness.parity.result import DIFFERS, FAILED, INVALID, Result, Table, document, judged
 from harness.plan.batch import tokens_per_step
 from harness.study.collect import collect
-from harness.study.files import write_json
 from harness.study.interruption import Interruption
 from harness.study.planning import plan_all
 from harness.study.point import Point, spread
@@ -32,6 +34,10 @@ QUICK = {
     "launcher.timeout_s": "600",
 }
 """What holds where nothing else is asked for: enough to see a difference, soon."""
+
+UNUSED = ("workload", "checkpoint", "record", "profile", "watchdog", "faults", "launcher")
+"""Groups of which nothing happens while a few steps are trained and compared, but for these keys."""
+USED = ("launcher.kind", "launcher.timeout_s")
 
 RECORD = Path(".bench/check-parity.json")
 
@@ -108,6 +114,10 @@ def refusal(config: Config) -> str | None:
         return "data.kind=synthetic: ranks draw their own ids, other ones with each strategy; say data=bytes"
     if config.launcher.kind != "local" or config.launcher.dry:
         return f"launcher={config.launcher.name}: parity is seen by training here; say launcher=local"
+    for key, item in walk():
+        unused = key.split(".")[0] in UNUSED and key not in USED and not key.endswith(".name")
+        if unused and (value := attrgetter(key)(config)) != default(item):
+            return f"{key}={value}: has no effect in a check of parity; leave it out"
     return None
 
 

@@ -1,13 +1,11 @@
 """One launch of a parity check: a folder, a process tree of its own, and what it told."""
 
-import math
 import socket
-import time
 from pathlib import Path
 
+from harness.files import write_text
 from harness.parity.compare import Told, read
-from harness.study.attempt import POLL_S
-from harness.study.files import write_text
+from harness.study.attempt import Deadline, wait
 from harness.study.interruption import Interruption
 from harness.study.outcome import LAUNCHER_LOG, outcome
 from harness.study.point import Point
@@ -30,23 +28,12 @@ def launch(folder: Path, point: Point, bare: bool, machine: Machine, interruptio
     ranks = torchrun.Ranks(program, folder.name, 1, 1 if bare else config.gpus_per_node)
     command = torchrun.command(ranks, logs)
     with Tree(command, environment, logs / LAUNCHER_LOG) as tree:
-        cut = wait(tree, config.launcher.timeout_s, interruption)
+        cut = wait(tree, Deadline.after(config.launcher.timeout_s), None, interruption, watch=lambda: None)
     if cut is not None:
-        return cut
+        assert cut.reason is not None
+        return cut.reason
     exit_code = tree.poll()
     assert exit_code is not None
     if exit_code == 0:
         return read(folder / "told.json")
     return outcome(folder, exit_code, [socket.gethostname()], ranks.per_node).reason or f"exit {exit_code}"
-
-
-def wait(tree: Tree, timeout_s: float | None, interruption: Interruption) -> str | None:
-    """Wait for the command's own end: None, or why it has to be ended before."""
-    until = math.inf if timeout_s is None else time.monotonic() + timeout_s
-    while tree.poll() is None:
-        if interruption.signal is not None:
-            return interruption.reason
-        if time.monotonic() > until:
-            return f"still running after launcher.timeout_s={timeout_s:g}"
-        time.sleep(POLL_S)
-    return None

@@ -7,8 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from harness.analysis.files import write_text
 from harness.analysis.read import read_study
+from harness.files import write_text
 from harness.publish import archive, hiding
 from harness.report import report
 

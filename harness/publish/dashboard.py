@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 import wandb
 
-from harness.analysis.files import write_text
 from harness.analysis.read import read_study
+from harness.files import write_text
 from harness.publish.client import sentence
 from harness.publish.history import AXIS
 from harness.publish.process import begin, leave

@@ -13,18 +13,19 @@ from typing import Any, NoReturn
 
 from harness.analysis.read import Point, Record, read_point
 from harness.analysis.tail import Tail
+from harness.heartbeat import holder
 from harness.publish import state as mirror_json
 from harness.publish.client import close_run, open_point, run_id, sentence
 from harness.publish.history import History, summary
-from harness.publish.process import AGAIN, end_within, leave, send
+from harness.publish.process import AGAIN, end_within, fail, leave, send
 from harness.publish.state import State
 from harness.records import lacking
+from harness.stored import OPEN
 
 POLL_S = 1.0
 # A told end (SIGTERM) may take this long, a natural one the client's own limit and some room for its shutdown.
 TOLD_END_S = 5.0
 END_S = 30.0
-ENDED = ("ok", "oom", "invalid", "timeout", "comm_error", "diverged", "preempted", "failed")
 
 
 class Mirror:
@@ -52,9 +53,12 @@ class Mirror:
         # Whatever the client raises: the records themselves are safe, and the state says why they are not mirrored.
         except Exception as error:
             self._give_up(f"W&B opened no run: {sentence(error)}")
-        self._save()
-        if not self._follow(run):
-            return 0
+        try:
+            self._save()
+            if not self._follow(run):
+                return 0
+        except OSError as error:  # a disk that is full or gone
+            self._give_up(f"the records could not be followed to their end: {sentence(error)}; {AGAIN}")
         end_within(self._give_up, END_S)
         point = read_point(self.run_dir)
         self._remark(point)
@@ -100,28 +104,25 @@ class Mirror:
 
     def _over(self) -> bool:
         """Whether nothing more will be written, or nothing more is to be waited for."""
-        return self.publish or self.stop.is_set() or _status(self.run_dir) in ENDED or self._deserted()
+        return self.publish or self.stop.is_set() or _status(self.run_dir) not in OPEN or self._deserted()
 
     def _deserted(self) -> bool:
         """Whether nobody holds the point any more: its controller is gone and so is its lease."""
         parent = os.getppid()
-        return (parent != self.parent or parent == 1) and not mirror_json.held(self.run_dir)
+        return (parent != self.parent or parent == 1) and holder(self.run_dir) is None
 
     def _remark(self, point: Point) -> None:
         """Say in the state what a reader of the finished mirror has to know."""
         status = point.status["status"]
         remarks = [self.state.reason] if self.state.reason else []
-        if status not in ENDED:
+        if status in OPEN:
             remarks.append(f"ended while the point was {status}")
         self.state.reason = "; ".join(remarks + point.warnings) or None
 
     def _give_up(self, reason: str) -> NoReturn:
         if self.state.state == "running":
             self.state.state, self.state.reason = "failed", reason
-        try:
-            self._save()
-        finally:
-            os._exit(1)
+        fail(reason, self._save)
 
     def _ours(self) -> bool:
         """Whether mirror.json is this mirror's still, and the run directory still where it was."""

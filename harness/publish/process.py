@@ -62,6 +62,15 @@ def end_within(give_up: Callable[[str], NoReturn], seconds: float) -> None:
     timer.start()
 
 
+def fail(reason: str, save: Callable[[], None]) -> NoReturn:
+    """End at once as failed: `save` writes the reason into the state, standard error has it where the disk is full."""
+    try:
+        print(reason, file=sys.stderr)  # noqa: T201
+        save()
+    finally:
+        leave(1)
+
+
 def leave(code: int) -> NoReturn:
     """End at once: the client's exit hooks may wait for a server, and all that matters is written."""
     sys.stderr.flush()

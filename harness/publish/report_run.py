@@ -7,7 +7,6 @@ and no training or study waits for it longer than it says it will.
 import argparse
 import hashlib
 import json
-import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -18,7 +17,7 @@ from harness.publish import state as mirror_json
 from harness.publish import tables
 from harness.publish.bundle import ENDING, bundle
 from harness.publish.client import close_run, open_run, sentence
-from harness.publish.process import AGAIN, end_within, leave, send
+from harness.publish.process import AGAIN, end_within, fail, leave, send
 from harness.publish.state import State
 from harness.report import report
 
@@ -59,7 +58,10 @@ class ReportRun:
             self.drafts.cleanup()
             return 0
         mirror_json.write(self.study_dir, self.state)
-        files = bundle(self.study_dir, Path(self.drafts.name) / f"{self.study_dir.name}{ENDING}")
+        try:
+            files = bundle(self.study_dir, Path(self.drafts.name) / f"{self.study_dir.name}{ENDING}")
+        except (OSError, ValueError) as error:  # a full disk; records beyond what a bundle may hold
+            self._give_up(f"no bundle of the study could be made: {sentence(error)}; {AGAIN}")
         end_within(self._give_up, END_S)
         try:
             run = open_run(
@@ -113,10 +115,9 @@ class ReportRun:
     def _give_up(self, reason: str) -> NoReturn:
         self.state.state, self.state.reason = "failed", reason
         try:
-            self._save()
             self.drafts.cleanup()
         finally:
-            os._exit(1)
+            fail(reason, self._save)
 
     def _save(self) -> None:
         """Write the state, unless another report run has taken this one's place."""

@@ -1,6 +1,5 @@
 """mirror.json: what the mirror of a point is doing, or a study's report run, for those who read the folder."""
 
-import glob
 import json
 import os
 import platform
@@ -8,9 +7,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.analysis.files import write_text
-
-LEASE_S = 60.0
+from harness.files import write_text
 
 
 @dataclass
@@ -57,9 +54,3 @@ def holder(run_dir: Path) -> tuple[str, int] | None:
     """Which process wrote mirror.json last; None where the run directory has been moved away."""
     found = read(run_dir)
     return (found.host, found.pid) if found else None
-
-
-def held(run_dir: Path) -> bool:
-    """Whether somebody holds the point: the newest lease's modification time is its holder's heartbeat."""
-    beats = [os.stat(path).st_mtime for path in glob.iglob(str(run_dir / "lease*.json"))]
-    return time.time() - max(beats, default=0.0) <= LEASE_S

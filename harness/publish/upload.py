@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.analysis.read import Point, read_study
 from harness.analysis.tail import Tail
+from harness.heartbeat import holder
 from harness.publish import state as mirror_json
 
 # Longer than a mirror's own limits together; only a mirror that cannot even end itself meets it.
@@ -24,17 +25,15 @@ class Outcome:
     line: str
 
 
-def publish(study_dir: Path) -> list[Outcome]:
-    """Upload every point of a study that is not whole on the server, one after the other, then its report."""
-    return list(publish_each(study_dir))
-
-
 def publish_each(study_dir: Path) -> Iterator[Outcome]:
-    """The same, each point's outcome as soon as it is known. ValueError where there is no study."""
+    """Upload every point of a study that is not whole on the server, one after the other, then its report.
+
+    Each outcome comes as soon as it is known. ValueError where there is no study.
+    """
     study = read_study(Path(study_dir).resolve())
     recorded = held = False
     for point in study:
-        records, ours = len(Tail(point.path).read()), mirror_json.held(point.path)
+        records, ours = len(Tail(point.path).read()), holder(point.path) is not None
         recorded, held = recorded or records > 0, held or ours
         reason = _skipped(point, records, ours)
         yield Outcome(point.slug, "skipped", f"{point.slug}: {reason}") if reason else _publish(point)

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.plan.busbw import busbw
+from harness.plan.busbw import FACTORS, busbw
 from harness.plan.collectives import SMALL_BYTES
 from harness.recorder.timeline import Timeline
 
-OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "reduce", "send_recv")
+OPERATIONS = tuple(FACTORS)
 CLASSES = 64
 """Kinds of operation (op, group, size, bytes) of a step that are told one by one."""
 

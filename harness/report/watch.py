@@ -15,8 +15,8 @@ from harness.plan.workload import times_collectives
 from harness.quantities import loss, number
 from harness.records import attempts
 from harness.report.words import headline
+from harness.stored import OPEN
 
-UNFINISHED = ("pending", "queued", "running")
 PATIENT_S = 1.0
 """How long one look may read points that have ended; what is left is for the next."""
 
@@ -33,7 +33,7 @@ class Watched:
     def __call__(self, points: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], list[str]]:
         figures, changed, begun = {}, False, time.monotonic()
         for point in points:
-            slug, ended = point["slug"], point["status"] not in UNFINISHED
+            slug, ended = point["slug"], point["status"] not in OPEN
             known, told = self._ended.get(slug, (None, ""))
             if ended and known != point["time"] and time.monotonic() - begun < PATIENT_S:
                 self._followed.pop(slug, None)
@@ -47,7 +47,7 @@ class Watched:
         return figures, self._headline
 
     def _accounts(self, points: Sequence[Mapping[str, Any]]) -> list[Account]:
-        found = (self._ended.get(point["slug"], (None, ""))[1] for point in points if point["status"] not in UNFINISHED)
+        found = (self._ended.get(point["slug"], (None, ""))[1] for point in points if point["status"] not in OPEN)
         return [each for each in found if isinstance(each, Account)]
 
     def _progress(self, slug: str) -> str:

@@ -12,11 +12,11 @@ from harness.analysis.breakdown import Breakdown, breakdowns
 from harness.analysis.comparison import comparisons
 from harness.analysis.drift import drift
 from harness.analysis.efficiency import curves
-from harness.analysis.files import write_text
 from harness.analysis.intervals import Interval
 from harness.analysis.outliers import outliers
 from harness.analysis.points import Gathered, gather
 from harness.analysis.read import read_study
+from harness.files import write_text
 from harness.report import tables
 from harness.report.page import page
 from harness.report.words import differences, drifting, headline, ran, standing_out, tally, unit

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from harness.study.files import write_json
+from harness.files import write_json
 from harness.study.interruption import Interruption
 from harness.study.lease import Lease
 from harness.study.outcome import LAUNCHER_LOG, Outcome, outcome, preempted
@@ -98,12 +98,12 @@ def run_attempt(
 def wait(
     tree: Tree,
     deadline: Deadline | None,
-    lease: Lease,
+    lease: Lease | None,
     interruption: Interruption,
     watch: Callable[[], None],
     grace_s: float = 0.0,
 ) -> Outcome | None:
-    """Wait for the command's own end: None, or how it has to be ended before."""
+    """Wait for the command's own end: None, or how it has to be ended before. Of no study's point there is no lease."""
     told = False
     while tree.poll() is None:
         if interruption.signal is not None:
@@ -114,7 +114,7 @@ def wait(
                 tree.tell()
                 told = True
             interruption.granted_s = since
-        if lease.lost:
+        if lease is not None and lease.lost:
             return TAKEN_OVER
         if deadline is not None and time.monotonic() > deadline.at:
             return Outcome("timeout", f"still running after launcher.timeout_s={deadline.seconds:g}")

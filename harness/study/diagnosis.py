@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.files import read_json
 from harness.plan.dumps import COLLECTED
-from harness.study.files import read_json
 from launch.environment import SOURCE
 
 Record = dict[str, Any]

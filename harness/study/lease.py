@@ -6,7 +6,6 @@ holder creates the file of the next generation, exclusively, so that of many con
 
 import json
 import os
-import socket
 import threading
 import time
 import uuid
@@ -18,10 +17,9 @@ from typing import Any
 
 import psutil
 
-from harness.study.files import read_json
+from harness.heartbeat import generation, generations, newest, read, stale, whereabouts
 from launch.environment import job_id
 
-STALE_S = 60.0
 BEAT_S = 10.0
 PATIENT_S = 0.2
 
@@ -107,12 +105,6 @@ def acquire_within(run_dir: Path, patience_s: float, enough: Callable[[], bool] 
     return held
 
 
-def holder(run_dir: Path) -> dict[str, Any] | None:
-    """Who holds the point now, or None where nobody does or he has disappeared."""
-    last = newest(run_dir)
-    return None if last is None or stale(last, now=time.time()) else read(last)
-
-
 def deserted(run_dir: Path) -> bool:
     """Whether somebody held the point and has disappeared; what runs for it may be ended then."""
     last = newest(run_dir)
@@ -132,65 +124,15 @@ def written_now(folder: Path) -> float:
             draft.unlink(missing_ok=True)
 
 
-def stale(path: Path, now: float) -> bool:
-    """Whether the holder is gone: known to be dead on this machine, or silent for too long.
-
-    `now` is best taken from a file just written beside the lease, since a file server has a clock of its own.
-    """
-    try:
-        beat = path.stat().st_mtime
-    except FileNotFoundError:
-        return False
-    found, us = read(path), ourselves()
-    if found and all(found.get(key) == us[key] for key in ("host", "boot", "namespace")):
-        return not alive(found)
-    return now - beat > STALE_S
-
-
-def alive(found: dict[str, Any]) -> bool:
-    """Whether the process of a lease on this machine still runs; a later process may have got its number."""
-    try:
-        return abs(psutil.Process(found["pid"]).create_time() - found["started"]) < 1
-    except psutil.NoSuchProcess:
-        return False
-
-
 def ourselves() -> dict[str, Any]:
-    """This process, as a lease names it.
-
-    Process numbers mean something only within their namespace. All hosts name their first namespace alike and may
-    share a host name too: the boot tells them apart.
-    """
+    """This process, as a lease names it."""
     return {
         "schema": 1,
         "kind": "lease",
         "time": time.time(),
-        "host": socket.gethostname(),
-        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        "namespace": os.readlink("/proc/self/ns/pid"),
+        **whereabouts(),
         "pid": os.getpid(),
         "started": psutil.Process().create_time(),
         "job": job_id(),
         "token": uuid.uuid4().hex,
     }
-
-
-def read(path: Path) -> dict[str, Any] | None:
-    """A lease's content, or None where it has been let go meanwhile or is damaged."""
-    try:
-        return read_json(path)
-    except ValueError:
-        return None
-
-
-def generation(path: Path) -> int:
-    return 0 if path.name == "lease.json" else int(path.name.split(".")[1])
-
-
-def generations(run_dir: Path) -> list[Path]:
-    """The leases of a run directory, oldest first."""
-    return sorted(run_dir.glob("lease*.json"), key=generation)
-
-
-def newest(run_dir: Path) -> Path | None:
-    return next(reversed(generations(run_dir)), None)

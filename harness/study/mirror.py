@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from harness.study.files import read_json, write_json
+from harness.files import read_json, write_json
 from harness.study.interruption import Interruption
 from launch.environment import own
 from launch.local import start

@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from harness.heartbeat import holder
 from harness.records import by_hand
-from harness.study.lease import holder
-from harness.study.rundir import ACTIVE, OPEN, check_schema, point_dirs, read_status
+from harness.stored import ACTIVE, OPEN
+from harness.study.rundir import check_schema, point_dirs, read_status
 from launch import allocation
 
 LOOK_S = 2.0

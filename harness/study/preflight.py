@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.files import read_json, write_json
 from harness.plan.profiling import TOOLS, profiled_ranks
 from harness.study.attempt import Deadline, wait
-from harness.study.files import read_json, write_json
 from harness.study.interruption import Interruption
 from harness.study.lease import Lease
 from harness.study.outcome import LAUNCHER_LOG, Outcome, outcome

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.study.files import read_json
+from harness.files import read_json
 from launch.devices import Machine
 from launch.environment import SOURCE, masked, without_credentials
 

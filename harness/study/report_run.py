@@ -4,12 +4,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from harness.study.files import read_json
+from harness.files import read_json
+from harness.stored import ACTIVE
 from harness.study.interruption import Interruption
 from harness.study.mirror import Mirror
 from harness.study.overview import overview
 from harness.study.planning import Planned
-from harness.study.rundir import ACTIVE
 
 PATIENCE_S = 120.0
 

@@ -11,14 +11,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from harness.fields import check_name
+from harness.files import read_json, write_json, write_text
 from harness.study import lease
-from harness.study.files import read_json, write_json, write_text
 from harness.study.point import Point
 from launch.environment import hidden, job_id
 
 SCHEMA = 1
-ACTIVE = ("queued", "running")
-OPEN = ("pending", *ACTIVE)
 STATUS = {"time", "attempt", "status", "reason", "rank"}
 
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from harness.files import read_json, write_json, write_text
 from harness.pace import Pace
 from harness.plan.elastic import fitting
 from harness.study import lease
@@ -15,7 +16,6 @@ from harness.study.attempt import TAKEN_OVER, Deadline, run_attempt
 from harness.study.attempts import AGAIN, attempt_dir, following, pause_s
 from harness.study.command import commanded
 from harness.study.disk import conclude, reserve
-from harness.study.files import read_json, write_json, write_text
 from harness.study.interruption import Interruption
 from harness.study.mirror import Mirror
 from harness.study.outcome import Outcome

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from contextlib import suppress
 
+from harness.files import write_text
+from harness.heartbeat import holder
 from harness.study import lease
 from harness.study.attempts import goes_on
 from harness.study.batch import job_of
-from harness.study.files import write_text
 from harness.study.interruption import Interruption
 from harness.study.planning import Planned
 from harness.study.rundir import plant, read_status, write_config, write_status
@@ -54,11 +55,11 @@ def submit(
     point, run_dir = planned.point, planned.point.run_dir
     plant(point)
     held = lease.acquire(run_dir)
-    if held is None and (job := (lease.holder(run_dir) or {}).get("job")) and not allocation.waiting([job]):
+    if held is None and (job := (holder(run_dir) or {}).get("job")) and not allocation.waiting([job]):
         say(f"{title}: job {job} has ended without letting it go; waiting until that is over")
         held = lease.acquire_within(run_dir, PATIENCE_S, interruption.ended)
     if held is None:
-        say(f"{title}: skipped, {by(lease.holder(run_dir))}")
+        say(f"{title}: skipped, {by(holder(run_dir))}")
         return SKIPPED.status, None
     with held:
         status = read_status(run_dir)

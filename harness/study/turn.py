@@ -4,18 +4,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from harness.heartbeat import STALE_S, holder
+from harness.stored import OPEN
 from harness.study import lease, mirror
 from harness.study.attempts import attempt_dir, goes_on, numbers
 from harness.study.command import commanded
 from harness.study.outcome import Outcome
 from harness.study.planning import Planned
 from harness.study.provenance import since
-from harness.study.rundir import OPEN, archive, plant, read_status, write_config, write_status
+from harness.study.rundir import archive, plant, read_status, write_config, write_status
 from harness.study.running import Run, Session
 from launch.environment import job_id, requeued
 
 SKIPPED = Outcome("skipped")
-PATIENCE_S = 2 * lease.STALE_S
+PATIENCE_S = 2 * STALE_S
 """Who submits a point holds it until it is written down; a job that died on another host does until it is stale."""
 
 
@@ -25,7 +27,7 @@ def take(planned: Planned, position: int, title: str, session: Session) -> Outco
     plant(point)
     ended = session.interruption.ended
     # a job that runs again may itself have held it, on a host that has crashed
-    before = requeued() and (lease.holder(run_dir) or {}).get("job") == job_id()
+    before = requeued() and (holder(run_dir) or {}).get("job") == job_id()
     held = lease.acquire_within(run_dir, PATIENCE_S if session.own_job or before else 0, ended)
     if held is not None:
         with held:
@@ -50,7 +52,7 @@ def take(planned: Planned, position: int, title: str, session: Session) -> Outco
         plant(point)
         held = lease.acquire(run_dir)
     if held is None:
-        say(f"{title}: skipped, {by(lease.holder(run_dir))}")
+        say(f"{title}: skipped, {by(holder(run_dir))}")
         return SKIPPED
     with held:
         return start(planned, position, title, session, held)
@@ -62,7 +64,7 @@ def deserted(other: Path, run_dir: Path) -> bool:
         return True
     with suppress(OSError, ValueError):
         status = read_status(other)
-        return status is not None and status["status"] not in OPEN and lease.holder(other) is None
+        return status is not None and status["status"] not in OPEN and holder(other) is None
     return False
 
 

@@ -9,6 +9,9 @@ from run_dirs import validator
 from study_command import Command, wait_for
 from toy_strategy import TOY, add_strategy, copy_source
 
+from harness.parity.check import refusal
+from harness.study.collect import collect
+from harness.study.point import spread
 from launch.local import markers
 
 RECORD = Path(".bench/check-parity.json")
@@ -128,6 +131,7 @@ def running(command: Command) -> list[str]:
         ("optimizer.state=bf16", "optimizer.state=bf16: rounds far above the tolerance"),
         ("data=synthetic", "data.kind=synthetic: ranks draw their own ids"),
         ("launcher=dry", "launcher=dry: parity is seen by training"),
+        ("workload=collectives", "workload.kind=collectives: has no effect in a check of parity"),
         ("nodes=2", "nodes=2: launcher=local starts processes on this machine only"),
         ("paralel=tp", "did you mean 'parallel'?"),
         ("seq_len=0,-1", "seq_len=0: must be at least 1; seq_len=-1: must be at least 1"),
@@ -139,6 +143,24 @@ def test_a_mistake_is_one_sentence_and_nothing_starts(command: Command, words: s
     [line] = ended.stderr.splitlines()
     assert line.startswith("harness: ") and sentence in line
     assert command.files() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        ("workload.op=all_reduce", "workload.op=all_reduce"),
+        ("faults=kill", "faults.kind=kill"),
+        ("profile=torch", "profile.kind=torch"),
+        ("checkpoint=steps checkpoint.every=2", "checkpoint.kind=steps"),
+        ("record.wandb=online", "record.wandb=online"),
+        ("watchdog.step_s=10", "watchdog.step_s=10.0"),
+        ("launcher.numa=node", "launcher.numa=node"),
+        ("launcher.timeout_s=10", None),
+    ],
+)
+def test_what_a_check_would_not_heed_is_refused(words: str, refused: str | None) -> None:
+    [point] = spread(collect(["precision=fp32", *words.split()], False, lambda: 0))
+    assert refusal(point.config) == (refused and f"{refused}: has no effect in a check of parity; leave it out")
 
 
 def test_help_tells_defaults_and_every_key(command: Command) -> None:

@@ -1,17 +1,20 @@
 """What a benchmark of collectives will do, what names it, and what of a configuration it has no use for."""
 
+import re
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from plan_configs import config, model
 
 from harness.config import Config, Nccl, Optimizer, Workload
 from harness.fields import check_fields
-from harness.plan.benchmark import GIB, BenchmarkPlan, called, plan_benchmark, size_text, sizes
+from harness.plan.benchmark import ASSUMED_START, GIB, BenchmarkPlan, called, plan_benchmark, size_text, sizes
 from harness.study.point import Point, identity, spread
 
 KIB, MIB = 2**10, 2**20
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def benchmark(**changes) -> Config:
@@ -46,6 +49,13 @@ def test_a_figure_is_made_of_each_operation_and_size_and_of_small_ones_on_gpus_i
     assert on_gpus.seconds and on_gpus.gpu_hours == pytest.approx(on_gpus.seconds * 2 / 3600)
     on_cpus = plan_benchmark(benchmark(workload={"op": "all_gather", "max_bytes": 2 * KIB}), False, None)
     assert (on_cpus.operations, on_cpus.entries, on_cpus.seconds) == (("all_gather",), 2, None)
+
+
+@pytest.mark.parametrize("ranks", [2, 8, 64])
+def test_the_whole_takes_as_long_as_the_documentation_says(ranks: int) -> None:
+    planned = plan_benchmark(benchmark(gpus_per_node=ranks), True, None)
+    [told] = re.findall(r"planned as about (\d+) s", (DOCS / "collectives.md").read_text())
+    assert planned.seconds == pytest.approx(ASSUMED_START + float(told))
 
 
 def test_memory_holds_what_an_operation_reads_and_writes() -> None:

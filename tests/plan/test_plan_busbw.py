@@ -1,8 +1,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from run_dirs import validator
 
+from harness.config import OPERATIONS
 from harness.plan.busbw import FACTORS, algbw, busbw, factor
+from harness.report.figures.figure import COMMUNICATION
 
 ranks = st.integers(2, 100_000)
 
@@ -23,10 +26,10 @@ def test_factor_of_each_operation_among_eight_ranks(op: str, at_8: float) -> Non
     assert factor(op, 8) == at_8
 
 
-def test_every_factor_is_tested_above() -> None:
-    assert set(FACTORS) == {
-        "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "reduce", "send_recv"
-    }  # fmt: skip
+def test_every_operation_of_the_records_has_a_factor_and_a_title() -> None:
+    operations = validator().schema["$defs"]["operation"]["enum"]
+    assert list(FACTORS) == operations
+    assert COMMUNICATION.keys() == FACTORS.keys() >= set(OPERATIONS)
 
 
 @given(ranks)

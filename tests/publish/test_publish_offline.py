@@ -22,6 +22,7 @@ from mirrors import (
 from wandb_stub import KEY
 
 from harness.publish.history import AXIS
+from harness.publish.mirror import Mirror
 
 STEP_KEYS = {
     "train/step": "step",
@@ -169,6 +170,14 @@ def test_a_deserted_point_ends_its_mirror(tmp_path):
     assert mirror_state(run_dir)["reason"] == "ended while the point was running"
 
 
+def test_a_mirror_waits_for_a_final_status_and_for_each_of_them(tmp_path):
+    run_dir = one_point(tmp_path)
+    mirror = Mirror(run_dir, publish=False)
+    for status in run_dirs.validator().schema["$defs"]["status"]["properties"]["status"]["enum"]:
+        set_status(run_dir, status)
+        assert mirror._over() == (status not in ("pending", "queued", "running"))
+
+
 def test_another_mirror_takes_its_place(tmp_path):
     run_dir = one_point(tmp_path, status="running")
     earlier = start(run_dir)
@@ -202,3 +211,15 @@ def test_no_secret_is_written(tmp_path):
         content = path.read_bytes()
         assert KEY.encode() not in content, path
         assert secret.encode() not in content, path
+
+
+def test_records_that_cannot_be_read_end_the_mirror_with_a_reason(tmp_path):
+    run_dir = one_point(tmp_path, status="running")
+    records = run_dir / "attempts" / "0" / "events.jsonl"
+    records.unlink()
+    process = start(run_dir)
+    until(lambda: mirror_state(run_dir).get("mode_used"))
+    records.mkdir()
+    state = finished(process, run_dir, code=1)
+    assert state["state"] == "failed"
+    assert state["reason"].startswith("the records could not be followed to their end: [Errno 21] Is a directory")

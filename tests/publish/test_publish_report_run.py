@@ -1,5 +1,6 @@
 """A study's report run: what it holds offline and on a server, and that it is one run however often it is sent."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import wandb_offline
 from mirrors import environment, mirror_state
 from wandb_stub import serving
 
-from harness.publish.report_run import run_id
+from harness.publish.report_run import ReportRun, run_id
 from harness.publish.tables import tables
 from harness.report import report
 
@@ -136,6 +137,25 @@ def test_a_server_that_takes_no_files_has_not_taken_the_report(tmp_path: Path):
         state = send(study, "--publish", code=1, **stub.environment)
     assert state["state"] == "failed"
     assert "403" in state["reason"]
+
+
+def test_a_report_for_which_there_is_no_room_ends_with_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("harness.publish.report_run.bundle", full)
+    monkeypatch.setattr("os._exit", lambda code: sys.exit(code))
+    study = run_dirs.demo_study(tmp_path)
+    sent = ReportRun(study, "offline", publish=False)
+    with pytest.raises(SystemExit) as ended:
+        sent.run()
+    state = mirror_state(study)
+    assert (ended.value.code, state["state"]) == (1, "failed")
+    assert "No space left on device; `harness publish wandb`" in state["reason"]
+    assert state["reason"] in capfd.readouterr().err
+    assert not Path(sent.drafts.name).exists()
 
 
 def test_its_id_stays_when_the_study_grows_or_runs_again_and_differs_elsewhere(tmp_path: Path):

@@ -1,19 +1,23 @@
 """`harness publish wandb`: what was offline goes up, what is there stays."""
 
+import json
 import shutil
+import subprocess
 
 import pytest
 import wandb_offline
 from mirrors import environment, finished, mirror_state, one_point, second_attempt, start
 from wandb_stub import closed_url, serving
 
+from harness.heartbeat import holder
 from harness.publish.history import AXIS
-from harness.publish.upload import publish
+from harness.publish.upload import publish_each
+from harness.study import lease, overview
 
 
 @pytest.fixture
 def account(monkeypatch):
-    """Sets the environment that `publish` hands to its mirrors."""
+    """Sets the environment that `publish_each` hands to its mirrors."""
 
     def use(run_dir, **extra):
         for name, value in environment(run_dir, **extra).items():
@@ -24,7 +28,7 @@ def account(monkeypatch):
 
 def points_of(study):
     """What became of the points; the report comes last."""
-    *points, report = publish(study)
+    *points, report = publish_each(study)
     assert report.slug == "report"
     return points, report
 
@@ -79,6 +83,24 @@ def test_points_without_records_and_held_points_are_skipped(tmp_path):
     assert (outcome.result, "no records" in outcome.line) == ("skipped", True)
 
 
+def test_a_point_whose_controller_was_killed_is_held_no_more(tmp_path):
+    run_dir = one_point(tmp_path, status="running")
+    shutil.rmtree(run_dir / "attempts")
+    held = lease.acquire(run_dir)
+    assert "held" in points_of(run_dir.parents[1])[1].line
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    held.stop()
+    held.path.write_text(json.dumps({**lease.ourselves(), "pid": ended.pid}))
+    assert overview.entry(run_dir, set())["lost"]
+    assert points_of(run_dir.parents[1])[1].line == "report: no point has records"
+
+
+def test_a_lease_that_is_let_go_while_it_is_looked_at_holds_nobody(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.heartbeat.newest", lambda run_dir: run_dir / "lease.json")
+    assert holder(tmp_path) is None
+
+
 def test_no_study_is_a_sentence(tmp_path):
     with pytest.raises(ValueError, match="nothing"):
-        publish(tmp_path / "nothing")
+        next(publish_each(tmp_path / "nothing"))

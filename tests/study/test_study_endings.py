@@ -10,6 +10,7 @@ import psutil
 import pytest
 from study_command import QUICK, Command, wait_for
 
+from harness.heartbeat import holder
 from harness.study import lease
 from launch.local import marked
 
@@ -137,7 +138,7 @@ def test_after_a_killed_controller_its_processes_end_and_the_point_runs_again(co
     left = command.processes()
     assert len(left) >= 5
     [path] = command.points().values()
-    assert lease.holder(path) is None
+    assert holder(path) is None
     assert "running (its controller has disappeared)" in command("status", "default").stdout
     assert "the point was running, but its controller has disappeared" in command("goodput", str(path)).stdout
     # that of a mirror which was killed as well

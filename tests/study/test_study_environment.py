@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from run_dirs import make_config, validator
 
-from harness.study.files import write_json
+from harness.files import write_json
 from harness.study.outcome import LAUNCHER_LOG, Outcome, outcome
 from harness.study.point import Point
 from harness.study.rundir import yaml_of

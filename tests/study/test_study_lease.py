@@ -12,6 +12,7 @@ import pytest
 from run_dirs import validator
 from study_command import QUICK, Command
 
+from harness import heartbeat
 from harness.study import lease
 
 CONTENDERS = 6
@@ -64,7 +65,7 @@ def test_of_many_contenders_one_holds(tmp_path: Path) -> None:
 
 
 def test_of_many_that_take_over_one_holds(tmp_path: Path) -> None:
-    write_lease(tmp_path, host="elsewhere", age=lease.STALE_S + 5)
+    write_lease(tmp_path, host="elsewhere", age=heartbeat.STALE_S + 5)
     assert sorted(contend(tmp_path)) == ["held"] + ["no"] * (CONTENDERS - 1)
     assert list(tmp_path.iterdir()) == []
 
@@ -73,9 +74,9 @@ def test_a_held_point_is_not_given_twice_and_is_free_again_afterwards(tmp_path: 
     first = lease.acquire(tmp_path)
     assert first is not None
     assert lease.acquire(tmp_path) is None
-    assert (lease.holder(tmp_path) or {})["pid"] == os.getpid()
+    assert (heartbeat.holder(tmp_path) or {})["pid"] == os.getpid()
     first.release()
-    assert lease.holder(tmp_path) is None
+    assert heartbeat.holder(tmp_path) is None
     second = lease.acquire(tmp_path)
     assert second is not None
     second.release()
@@ -115,7 +116,7 @@ def test_whose_lease_can_be_taken(tmp_path: Path, age: float, changes: dict[str,
     held = lease.acquire(tmp_path)
     assert (held is not None) == free
     if held is not None:
-        assert [path.name for path in lease.generations(tmp_path)] == ["lease.json", "lease.1.json"]
+        assert [path.name for path in heartbeat.generations(tmp_path)] == ["lease.json", "lease.1.json"]
         held.release()
 
 
@@ -156,7 +157,7 @@ def test_letting_go_removes_no_later_lease(tmp_path: Path, monkeypatch: pytest.M
     assert held is not None
     monkeypatch.setattr(held, "ours", lambda: write_lease(tmp_path, "lease.1.json") or True)
     held.release()
-    assert [path.name for path in lease.generations(tmp_path)] == ["lease.1.json"]
+    assert [path.name for path in heartbeat.generations(tmp_path)] == ["lease.1.json"]
 
 
 def test_a_damaged_lease_goes_stale_like_any_other(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_a_clock_that_goes_ahead_of_the_file_servers_deserts_nobody(
 ) -> None:
     write_lease(tmp_path, host="elsewhere")
     now = time.time()
-    monkeypatch.setattr("time.time", lambda: now + 2 * lease.STALE_S)
+    monkeypatch.setattr("time.time", lambda: now + 2 * heartbeat.STALE_S)
     assert not lease.deserted(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["lease.json"]
 

@@ -9,8 +9,8 @@ import pytest
 from run_dirs import make_config
 from study_command import QUICK, Command
 
+from harness.files import write_text
 from harness.stored import stored_config
-from harness.study.files import write_text
 from harness.study.point import Point
 from harness.study.rundir import yaml_of
 

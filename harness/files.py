@@ -12,7 +12,7 @@ def write_text(path: Path, text: str) -> None:
     """Replace the file's content at once, so that no reader ever sees half of it; OSError with its path."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        draft.write_text(text)
+        draft.write_text(text, encoding="utf-8")
         os.replace(draft, path)
     except OSError as error:
         with suppress(OSError):
