@@ -7,6 +7,7 @@ import pytest
 import tiny_training as tiny
 import torch
 from ranks import run_ranks
+from tiny_training import reference
 from torch.profiler import ProfilerActivity, profile
 
 from harness.models.initialize import initialize
@@ -16,11 +17,6 @@ from harness.parallel import pipeline
 agree = tiny.agree
 VIRTUAL = {"1f1b": 1, "gpipe": 1, "interleaved": 2, "zero_bubble": 2}
 CPU = torch.device("cpu")
-
-
-@functools.cache
-def reference(shape="dense"):
-    return run_ranks(1, tiny.bare, shape)[0]
 
 
 def trained(world, pp, schedule="1f1b", kind="fsdp", microbatches=4, function=tiny.through_strategy, **how):
