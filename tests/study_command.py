@@ -57,8 +57,7 @@ class Command:
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def forked(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """The same in a process that is a fork of this one, and has imported what this one has: for a command that is
-        over in no time but for that."""
+        """As it is called, in a fork of this process, which has imported what such a command takes its time for."""
         said = [self.folder.with_name(f"{self.folder.name}.{name}") for name in ("out", "err")]
         process = multiprocessing.get_context("fork").Process(target=self._become, args=(words, said))
         process.start()
@@ -69,7 +68,7 @@ class Command:
     def _become(self, words: tuple[str, ...], said: list[Path]) -> None:
         for number, path in enumerate(said, 1):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
         os.chdir(self.folder)
         os.environ.update(self.environment)
         sys.argv = ["harness", *words]
