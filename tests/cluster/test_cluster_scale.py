@@ -112,7 +112,8 @@ def test_one_slow_host_is_named(limped: tuple[str, Record]) -> None:
 def test_an_all_reduce_has_the_bandwidth_of_the_slowest_link(limped: tuple[str, Record]) -> None:
     _, found = limped
     assert found["all_reduce"]["bytes"] == 8 * 2**20
-    assert 0.85 <= found["all_reduce"]["busbw"] * 8 / 200e6 <= 1.0, found
+    # the first host, whose time it is, has its share a moment before the slow one has
+    assert 0.85 <= found["all_reduce"]["busbw"] * 8 / 200e6 <= 1.1, found
 
 
 def test_a_rank_that_is_killed_on_one_host_ends_the_point_on_all_and_the_next_starts_clean(
