@@ -1,6 +1,7 @@
 """The `harness` command in a folder of its own, as a person would run it."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 
 import psutil
 
+import harness.study.controller  # noqa: F401  what each forked command would have to import
+from harness import cli
 from launch.local import carriers
 
 TESTS = Path(__file__).parent
@@ -52,6 +55,24 @@ class Command:
         process = self.start(*words, stand_in=stand_in)
         out, err = process.communicate(timeout=seconds)
         return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def forked(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """As it is called, in a fork of this process, which has imported what such a command takes its time for."""
+        said = [self.folder.with_name(f"{self.folder.name}.{name}") for name in ("out", "err")]
+        process = multiprocessing.get_context("fork").Process(target=self._become, args=(words, said))
+        process.start()
+        process.join(60)
+        assert process.exitcode is not None
+        return subprocess.CompletedProcess(words, process.exitcode, *(path.read_text() for path in said))
+
+    def _become(self, words: tuple[str, ...], said: list[Path]) -> None:
+        for number, path in enumerate(said, 1):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
+        os.chdir(self.folder)
+        os.environ.update(self.environment)
+        sys.argv = ["harness", *words]
+        sys.exit(cli.main())
 
     def points(self, study: str = "default") -> dict[str, Path]:
         return {path.name: path for path in sorted((self.folder / "studies" / study / "points").iterdir())}

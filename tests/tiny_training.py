@@ -1,10 +1,13 @@
 """A few steps of a small model: through a strategy, and as the bare module in one process."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
+from multiprocessing import parent_process
 from typing import Any
 
 import torch
+from ranks import run_ranks
 
 from harness.models.initialize import initialize
 from harness.models.transformer import Transformer, cross_entropy
@@ -15,6 +18,11 @@ from harness.parallel.strategy import Strategy
 from harness.parity.bare import train_bare
 from harness.parity.compare import LOSS_TOLERANCE, NORM_TOLERANCE
 from harness.training.data import source
+
+# what forked ranks would each import anew: DeepSpeed, and with it a compiler that they do not use
+if parent_process() is None:
+    for name in ("harness.parallel.zero", "deepspeed.runtime.zero.muon.original_muon", "deepspeed.moe.ep_experts"):
+        import_module(name)
 
 DENSE = {
     "dim": 64,
@@ -149,6 +157,12 @@ def bare(shape: str = "dense", tied: bool = False) -> list[tuple[float, float]]:
     how = {"betas": (0.9, 0.95), "weight_decay": 0.1, "grad_clip": 1.0}
     told = train_bare(model, data(0, 1, 1, torch.device("cpu")), steps=STEPS, lr=LR, **how)
     return list(zip(told.losses, told.norms, strict=True))
+
+
+@cache
+def reference(shape: str = "dense", tied: bool = False) -> list[tuple[float, float]]:
+    """What the bare module tells, which trains once for all tests."""
+    return run_ranks(1, bare, shape, tied)[0]
 
 
 def agree(told, reference) -> bool:

@@ -112,22 +112,31 @@ def scaled(cluster: Cluster, folder: Path, *words: str, **variables: str) -> str
     return (folder.parent / f"{job}.log").read_text()
 
 
-@pytest.mark.parametrize("words", [("nosuch=1",), ("nosuch=1", "nccl.env.NCCL_TOPO_FILE=/x/y.sh", "a b"), ("nosuch=",)])
+SCRIPT = "slurm/scale.sh"
+PATHS = ("nosuch=1", "nccl.env.NCCL_TOPO_FILE=/x/y.sh", "a b")
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        (SCRIPT, PATHS),
+        (f"COPY/{SCRIPT}", PATHS),
+        (f"--chdir=/ {SCRIPT}", PATHS),
+        ("elsewhere", PATHS),
+        (SCRIPT, ("nosuch=1",)),
+        (SCRIPT, ("nosuch=",)),
+    ],
+)
 def test_the_source_tree_is_found_however_the_script_was_named(
-    cluster: Cluster, copied: Path, words: tuple[str, ...]
+    cluster: Cluster, copied: Path, named: str, words: tuple[str, ...]
 ) -> None:
     (copied / "slurm" / "site.sh").write_text(
         "echo at $SCALING_HARNESS\nscript=x source_tree=x gpus=x counts=x nodes=x\n"
     )
     (copied / "elsewhere").symlink_to("slurm/scale.sh")
-    for named in (
-        ["slurm/scale.sh"],
-        [str(copied / "slurm" / "scale.sh")],
-        ["--chdir=/", "slurm/scale.sh"],
-        ["elsewhere"],
-    ):
-        said = scaled(cluster, copied, *named, *words)
-        assert said.startswith(f"at {copied}\nharness: "), (named, said)
+    asked = [word.replace("COPY", str(copied)) for word in named.split()]
+    said = scaled(cluster, copied, *asked, *words)
+    assert said.startswith(f"at {copied}\nharness: "), said
 
 
 def test_a_script_without_a_path_is_refused(cluster: Cluster, copied: Path) -> None:

@@ -35,8 +35,9 @@ def statuses(root: Path, points: str = "*") -> list[dict[str, object]]:
 
 
 def test_three_jobs_are_queued_at_once_and_status_follows_them_to_their_end(cluster: Cluster, root: Path) -> None:
+    words = asked(root, "nodes=1,2,3", "steps=6", "preflight=false")
     begin = time.monotonic()
-    said = cluster.slurm(*asked(root, "nodes=1,2,4"), cwd=root)
+    said = cluster.slurm(*words, cwd=root)
     took = time.monotonic() - begin
     assert took < 5, "three points were submitted, none was waited for"
     assert said.endswith("3 points: 3 queued")
@@ -47,7 +48,7 @@ def test_three_jobs_are_queued_at_once_and_status_follows_them_to_their_end(clus
     assert [status["job"] for status in statuses(root)] == [status["job"] for status in told]
     for status in told:
         assert f"(job {status['job']})" in watched
-    again = cluster.slurm(*asked(root, "nodes=1,2,4"), cwd=root)
+    again = cluster.slurm(*words, cwd=root)
     assert again.count("skipped, ok already") == 3
 
 
@@ -79,17 +80,21 @@ def test_a_job_that_begins_while_its_point_is_looked_at_runs_all_the_same(cluste
     assert [(status["status"], status["job"]) for status in statuses(root)] == [("ok", job) for job in jobs]
 
 
-def test_jobs_of_a_chain_wait_for_each_other(cluster: Cluster, root: Path) -> None:
-    words = ("nodes=1", "seed=0,1", "steps=6", "launcher.chain=true")
+def test_jobs_of_a_chain_wait_for_each_other_and_part_of_a_host_has_a_core_for_each_rank(
+    cluster: Cluster, root: Path
+) -> None:
+    words = ("nodes=1", "seed=0,1", "steps=6", "launcher.chain=true", "launcher.exclusive=false")
     cluster.slurm(*asked(root, *words), cwd=root)
     jobs = sorted(int(str(status["job"])) for status in statuses(root))
-    told = cluster.slurm("scontrol", "show", "job", "--oneliner", str(jobs[1]))
-    assert f"Dependency=afterany:{jobs[0]}" in told
+    first, second = (cluster.slurm("scontrol", "show", "job", "--oneliner", str(job)) for job in jobs)
+    assert f"Dependency=afterany:{jobs[0]}" in second
+    assert f"CPUs/Task={RANKS_PER_HOST}" in first
     cluster.wait([str(job) for job in jobs])
+    assert [status["status"] for status in statuses(root)] == ["ok"] * 2
 
 
 def test_a_point_whose_job_lost_its_controller_is_run_again_and_keeps_what_it_had(cluster: Cluster, root: Path) -> None:
-    words = asked(root, "nodes=2")
+    words = asked(root, "nodes=2", "steps=6")
     cluster.slurm(*words, cwd=root)
     (job,) = (str(status["job"]) for status in statuses(root))
     (run_dir,) = (root / "jobs" / "points").iterdir()
@@ -108,12 +113,3 @@ def test_a_point_whose_job_lost_its_controller_is_run_again_and_keeps_what_it_ha
     before, now = statuses(root, "*~1")[0], json.loads((run_dir / "status.json").read_text())
     assert (before["status"], before["reason"]) == ("failed", "its controller disappeared")
     assert (now["status"], now["job"] == job) == ("ok", False)
-
-
-def test_part_of_a_host_has_a_core_for_each_rank(cluster: Cluster, root: Path) -> None:
-    cluster.slurm(*asked(root, "nodes=1", "steps=6", "launcher.exclusive=false"), cwd=root)
-    (status,) = statuses(root)
-    told = cluster.slurm("scontrol", "show", "job", "--oneliner", str(status["job"]))
-    assert f"CPUs/Task={RANKS_PER_HOST}" in told
-    cluster.wait([str(status["job"])])
-    assert statuses(root)[0]["status"] == "ok"

@@ -18,8 +18,7 @@ from harness.analysis.steps import kept
 pytestmark = pytest.mark.cluster
 
 HARNESS = (sys.executable, "-m", "harness.cli")
-STEPS = 400
-WORDS = ("model=tiny", "gpus_per_node=2", "seq_len=64", f"steps={STEPS}", "record.wandb=disabled", "preflight=false")
+WORDS = ("model=tiny", "gpus_per_node=2", "seq_len=64", "steps=400", "record.wandb=disabled", "preflight=false")
 CHECKPOINTS = ("checkpoint=steps", "checkpoint.every=50")
 
 
@@ -54,10 +53,10 @@ def whole(run_dir: Path, attempts: int) -> Point:
     until(lambda: status(run_dir)["status"] == "ok", run_dir, 240)
     point = read_point(run_dir)
     assert len(point.launches) == attempts
-    assert [record["step"] for record in kept(point.events)] == list(range(1, STEPS + 1))
+    assert [record["step"] for record in kept(point.events)] == list(range(1, point.config.steps + 1))
     tiled = ledger(point.launches, point.events)
     assert sum(tiled.buckets.values()) == pytest.approx(tiled.wall_s)
-    assert (doubts(tiled), tiled.kept_steps) == ([], STEPS)
+    assert (doubts(tiled), tiled.kept_steps) == ([], point.config.steps)
     # a launch record lacks its end where the controller was killed too
     ended = [launch["end"] for launch in point.launches[:-1]]
     if None not in ended:
@@ -68,8 +67,8 @@ def whole(run_dir: Path, attempts: int) -> Point:
 
 
 def test_a_job_that_is_signalled_goes_on_when_slurm_starts_it_anew(cluster: Cluster, tmp_path: Path) -> None:
-    job, run_dir = submitted(cluster, tmp_path, "nodes=2")
-    at(run_dir, 100)
+    job, run_dir = submitted(cluster, tmp_path, "nodes=2", "steps=160", "checkpoint.every=10")
+    at(run_dir, 20)
     cluster.slurm("scancel", "--signal=USR2", "--batch", job)
     until(lambda: status(run_dir)["status"] in ("preempted", "queued"), run_dir)
     said = "told to end by SIGUSR2; stopped after step "

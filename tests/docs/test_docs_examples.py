@@ -2,16 +2,14 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from study_command import Command
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = re.compile(r"(?:\.venv/bin/)?harness run (?!.*(?:--help|key=value))(.*)")
-HARNESS = str(Path(sys.executable).with_name("harness"))
 
 
 def examples() -> list[str]:
@@ -36,7 +34,7 @@ def test_example_plans(example, tmp_path):
         words = ["data.path=ids.bin" if word.startswith("data.path=") else word for word in words]
     if not any(word.startswith("hardware=") for word in words):
         words.append("hardware=b200")
-    done = subprocess.run([HARNESS, "run", *words, "launcher.dry=true"], cwd=tmp_path, capture_output=True, text=True)
+    done = Command(tmp_path, {}).forked("run", *words, "launcher.dry=true")
     assert done.returncode == 0, done.stderr
     assert "point" in done.stdout
     assert not (tmp_path / "studies").exists()

@@ -59,6 +59,7 @@ def test_the_strategies_can_be_measured_again(tmp_path):
     assert planned(2, tmp_path) == {row["slug"] for row in recorded("h200x2-strategies")}
 
 
+@pytest.mark.slow
 def test_the_strategies_of_four_gpus_can_be_measured_again(tmp_path):
     again = planned(4, tmp_path)
     # a pipeline that was told to keep what it gathers, as it does anyway, had another name

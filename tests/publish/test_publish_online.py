@@ -1,6 +1,8 @@
 """The mirror and a server: a whole run received, and servers that are away, closed to us, or silent."""
 
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,27 @@ from wandb_stub import KEY, closed_url, serving
 from harness.analysis.goodput import ledger
 from harness.analysis.read import read_point
 from harness.publish.history import AXIS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_a_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[subprocess.Popen, Path]]]:
+    """Mirrors whose servers are away, mute or fall silent; beside the tests each waits the 20 s of the client."""
+    root = tmp_path_factory.mktemp("silent")
+    away, mute, late = (
+        one_point(root, "online", status=status, study=study)
+        for study, status in (("away", "ok"), ("mute", "ok"), ("late", "running"))
+    )
+    with serving() as silent, serving() as falling:
+        silent.silent = True
+        lasting = start(late, **falling.environment)
+        until(lambda: mirror_state(late).get("records"))
+        falling.silent = True
+        set_status(late, "ok")
+        yield {
+            "away": (start(away, WANDB_BASE_URL=closed_url(), WANDB_API_KEY=KEY), away),
+            "mute": (start(mute, **silent.environment), mute),
+            "late": (lasting, late),
+        }
 
 
 def test_a_whole_online_run_is_received(tmp_path):
@@ -106,32 +129,6 @@ def test_a_rejected_key_falls_back_to_an_offline_run(tmp_path):
     whole_and_offline(run_dir, state)
 
 
-def test_servers_that_are_away_or_fall_silent(tmp_path):
-    """Three mirrors at once, since each waits for the client's limit of 20 s."""
-    away, mute, late = (
-        one_point(tmp_path, "online", status=status, study=study)
-        for study, status in (("away", "ok"), ("mute", "ok"), ("late", "running"))
-    )
-    with serving() as silent, serving() as falling:
-        silent.silent = True
-        lasting = start(late, **falling.environment)
-        until(lambda: mirror_state(late).get("records"))
-        falling.silent = True
-        set_status(late, "ok")
-        begun = time.monotonic()
-        started = [
-            (start(away, WANDB_BASE_URL=closed_url(), WANDB_API_KEY=KEY), away),
-            (start(mute, **silent.environment), mute),
-        ]
-        for process, run_dir in started:
-            whole_and_offline(run_dir, finished(process, run_dir, within=40))
-        state = finished(lasting, late, within=40, code=1)
-        assert time.monotonic() - begun < 40
-        until(lambda: not client_processes(late), within=5)
-    assert (state["state"], state["mode_used"]) == ("failed", "online")
-    assert "harness publish wandb" in state["reason"]
-
-
 def test_told_to_end_while_a_server_never_answers(tmp_path):
     run_dir = one_point(tmp_path, "online", status="running")
     with serving() as stub:
@@ -155,6 +152,27 @@ def test_a_server_that_takes_no_rows(tmp_path):
         state = finished(start(run_dir, **stub.environment), run_dir, code=1)
     assert (state["state"], state["mode_used"]) == ("failed", "online")
     assert "403" in state["reason"]
+
+
+@pytest.mark.parametrize("server", ["away", "mute"])
+def test_without_a_server_a_run_is_kept_offline(without_a_server, server):
+    process, run_dir = without_a_server[server]
+    whole_and_offline(run_dir, finished(process, run_dir, within=40))
+    assert waited_s(run_dir) < 40
+
+
+def test_a_server_that_falls_silent_fails_the_mirror(without_a_server):
+    process, run_dir = without_a_server["late"]
+    state = finished(process, run_dir, within=40, code=1)
+    assert waited_s(run_dir) < 40
+    until(lambda: not client_processes(run_dir), within=5)
+    assert (state["state"], state["mode_used"]) == ("failed", "online")
+    assert "harness publish wandb" in state["reason"]
+
+
+def waited_s(run_dir: Path) -> float:
+    """From when the point was over to a mirror's last words."""
+    return (run_dir / "mirror.json").stat().st_mtime - (run_dir / "status.json").stat().st_mtime
 
 
 def whole_and_offline(run_dir: Path, state: dict) -> None:

@@ -70,7 +70,12 @@ def waited(folder: Path, late: int) -> list[float]:
 
 @pytest.mark.parametrize(
     ("ranks", "kind", "degree"),
-    [(2, "ddp", None), (2, "fsdp", None), (2, "fsdp", "tp"), (4, "ddp", None)],
+    [
+        (2, "ddp", None),
+        pytest.param(2, "fsdp", None, marks=pytest.mark.slow),
+        (2, "fsdp", "tp"),
+        pytest.param(4, "ddp", None, marks=pytest.mark.slow),
+    ],
     ids=["ddp on 2", "fsdp on 2", "tp on 2", "ddp on 4"],
 )
 def test_a_rank_that_is_late_is_named_with_how_late_it_is(delayed, ranks, kind, degree):
@@ -94,7 +99,13 @@ def test_of_groups_that_wait_for_each_other_the_one_rank_that_is_late_is_named(d
 
 @pytest.mark.parametrize(
     ("ranks", "kind", "degree"),
-    [(2, "ddp", None), (2, "fsdp", None), (2, "fsdp", "tp"), (4, "fsdp", None), (2, "ddp", "pp")],
+    [
+        (2, "ddp", None),
+        (2, "fsdp", None),
+        (2, "fsdp", "tp"),
+        pytest.param(4, "fsdp", None, marks=pytest.mark.slow),
+        (2, "ddp", "pp"),
+    ],
     ids=["ddp on 2", "fsdp on 2", "tp on 2", "fsdp on 4", "pp on 2"],
 )
 def test_with_nobody_late_nobody_is_named(delayed, ranks, kind, degree):

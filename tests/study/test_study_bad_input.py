@@ -117,7 +117,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("words", "sentence"), MISTAKES, ids=[words for words, _ in MISTAKES])
 def test_a_mistake_is_one_sentence_and_nothing_else(command: Command, words: str, sentence: str) -> None:
-    ended = command("run", *words.split())
+    ended = command.forked("run", *words.split())
     assert ended.returncode == 2
     assert ended.stdout == ""
     [line] = ended.stderr.splitlines()
@@ -136,7 +136,7 @@ def test_in_a_sweep_a_mistake_is_an_invalid_point_beside_the_others(command: Com
 
 @pytest.mark.parametrize("study", ["x; touch pwned", "$(touch pwned)", "a\nb", ".", "..", ".hidden", "a" * 65])
 def test_a_study_that_is_no_folder_name_is_refused(command: Command, study: str) -> None:
-    ended = command("run", f'study="{study}"')
+    ended = command.forked("run", f'study="{study}"')
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
     assert command.files() == []

@@ -87,6 +87,7 @@ def test_a_point_is_started_again_so_often_and_no_more(command: Command) -> None
 
 @pytest.mark.parametrize("mode", ["oom", "diverged"])
 def test_what_would_come_again_is_not_tried_again(command: Command, mode: str) -> None:
+    """And a single point that is out of memory is no success."""
     ended = command(*WORDS, "launcher.max_restarts=3", stand_in=mode)
     assert (ended.returncode, status(command)["status"], len(launches(command))) == (1, mode, 1)
 
@@ -137,7 +138,7 @@ def test_what_a_killed_controller_has_left_goes_on(command: Command, words: tupl
     assert [steps(command, attempt)[0] for attempt in range(2)] == [1, 4]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGUSR2])
 def test_ranks_that_are_told_to_end_have_time_for_a_checkpoint(command: Command, number: signal.Signals) -> None:
     running = at_step(command, 3, *KEPT, "launcher.max_restarts=3", faults="wait3")
     running.send_signal(number)
@@ -205,6 +206,7 @@ def test_a_folder_in_which_nothing_was_started_is_taken_again(tmp_path: Path) ->
     assert following(tmp_path) == 1
 
 
+@pytest.mark.slow
 def test_the_ledger_of_a_point_that_was_started_again_is_whole(command: Command) -> None:
     """The real worker, from the first step again for want of checkpoints."""
     words = ("run", "gpus_per_node=2", *QUICK, "steps=40", "launcher.max_restarts=1")
@@ -237,15 +239,13 @@ def test_ranks_that_somebody_else_has_told_to_end_are_started_again(command: Com
     assert steps(command, 1)[0] == 4
 
 
-@pytest.mark.parametrize("words", [KEPT, ()], ids=["checkpoints", "none"])
-def test_ctrl_c_does_not_wait_for_a_checkpoint(command: Command, words: tuple[str, ...]) -> None:
-    running = command.start(*WORDS, *words, stand_in="stubborn")
+def test_ctrl_c_does_not_wait_for_a_checkpoint(command: Command) -> None:
+    running = command.start(*WORDS, *KEPT, stand_in="stubborn")
     wait_for(lambda: len(command.processes()) >= 5)
     time.sleep(0.5)
-    if words:
-        running.send_signal(signal.SIGTERM)
-        time.sleep(1)
-        assert running.poll() is None
+    running.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    assert running.poll() is None
     begin = time.monotonic()
     running.send_signal(signal.SIGINT)
     running.communicate(timeout=15)

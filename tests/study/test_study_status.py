@@ -31,6 +31,17 @@ printf '%s\\n' "$*" >> "${0%/*}/asked"
 FORGOTTEN = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
 SILENT = "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1"
 
+LOOK_S = 0.5
+OFTEN = [
+    sys.executable,
+    "-c",
+    "import sys, harness.study.overview as o; from harness.cli import main; "
+    f"assert o.LOOK_S > {LOOK_S}; o.LOOK_S = {LOOK_S}; sys.exit(main())",
+    "watch",
+    "s",
+]
+"""`harness watch s`, which looks more often than for a person."""
+
 
 class Slurm:
     """The `squeue` that stands in for Slurm's."""
@@ -214,12 +225,30 @@ def read_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().rstrip("\n")
 
 
+def read_on(process: subprocess.Popen[str], passing: str) -> str:
+    """The next line but for one of the moment between a point's lease and the status that goes with it."""
+    line = read_line(process)
+    return read_line(process) if line.startswith(passing) else line
+
+
+def watching_often(command: Command) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        OFTEN,
+        cwd=command.folder,
+        env=command.variables(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def test_watching_appends_what_changed_and_ends_with_the_last_point(
     command: Command, study: Path, slurm: Slurm
 ) -> None:
     slurm.knows(job17="PENDING", job18="PENDING")
     one, _ = (add(study, f"p{job}", "queued", job=str(job)) for job in (17, 18))
-    watching = command.start("watch", "s")
+    watching = watching_often(command)
     assert [read_line(watching) for _ in range(3)] == [
         "study s: 2 queued",
         "  p17  queued (job 17)",
@@ -232,7 +261,7 @@ def test_watching_appends_what_changed_and_ends_with_the_last_point(
     with held:
         write_status(one, "running", job="17")
         slurm.knows(job17="RUNNING", job18="PENDING")
-        assert read_line(watching) == "study s: 1 running, 1 queued"
+        assert read_on(watching, "  p17  queued (job 17, process ") == "study s: 1 running, 1 queued"
         assert read_line(watching).startswith(f"  p17  running (job 17, process {os.getpid()} on ")
         write_status(one, "ok", job="17")
     assert [read_line(watching) for _ in range(2)] == ["study s: 1 ok, 1 queued", "  p17  ok (job 17)"]
@@ -245,16 +274,16 @@ def test_watching_appends_what_changed_and_ends_with_the_last_point(
 
 def test_watching_goes_on_for_a_pending_point_and_for_one_that_is_held(command: Command, study: Path) -> None:
     run_dir = add(study, "a", "pending")
-    watching = command.start("watch", "s")
+    watching = watching_often(command)
     assert [read_line(watching) for _ in range(2)] == ["study s: 1 pending", "  a  pending"]
-    time.sleep(overview.LOOK_S)
+    time.sleep(2 * LOOK_S)
     assert watching.poll() is None
     held = lease.acquire(run_dir)
     assert held is not None
     write_status(run_dir, "running")
-    assert read_line(watching) == "study s: 1 running"
+    assert read_on(watching, "  a  pending (process ") == "study s: 1 running"
     assert read_line(watching).startswith(f"  a  running (process {os.getpid()} on ")
-    time.sleep(overview.LOOK_S)
+    time.sleep(2 * LOOK_S)
     assert watching.poll() is None
     held.release()
     out, _ = watching.communicate(timeout=20)
@@ -264,7 +293,7 @@ def test_watching_goes_on_for_a_pending_point_and_for_one_that_is_held(command: 
 def test_watching_goes_on_where_slurm_cannot_be_asked(command: Command, study: Path, slurm: Slurm) -> None:
     slurm.answers(SILENT)
     add(study, "a", "queued", job="17")
-    watching = command.start("watch", "s")
+    watching = watching_often(command)
     wait_for(lambda: len(slurm.asked()) >= 2)
     assert watching.poll() is None
     slurm.answers(FORGOTTEN)
@@ -275,7 +304,7 @@ def test_watching_goes_on_where_slurm_cannot_be_asked(command: Command, study: P
 def test_ctrl_c_ends_watching_without_a_traceback(command: Command, study: Path, slurm: Slurm) -> None:
     slurm.knows(job17="PENDING")
     add(study, "a", "queued", job="17")
-    watching = command.start("watch", "s")
+    watching = watching_often(command)
     wait_for(lambda: len(slurm.asked()) >= 2)
     watching.send_signal(signal.SIGINT)
     out, err = watching.communicate(timeout=20)
@@ -286,9 +315,8 @@ def test_ctrl_c_ends_watching_without_a_traceback(command: Command, study: Path,
 def watched(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Somebody watches on a real pseudo-terminal: the process, and where to read what it shows."""
     ours, theirs = pty.openpty()
-    words = [sys.executable, "-m", "harness.cli", "watch", "s"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
-    with subprocess.Popen(words, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as it:
+    with subprocess.Popen(OFTEN, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as it:
         os.close(theirs)
         yield it, ours
     os.close(ours)

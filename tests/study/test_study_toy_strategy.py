@@ -1,7 +1,6 @@
 """A strategy of one's own needs one new file, one line in the registry and one file of configuration."""
 
 import difflib
-import json
 from pathlib import Path
 
 import pytest
@@ -29,13 +28,6 @@ def test_it_trains_as_a_point_like_any_other(tree: Path) -> None:
     [(slug, status)] = command.status().items()
     assert slug.startswith("tiny-toy-n1x2-")
     assert status["status"] == "ok"
-
-
-def test_its_parity_is_checked_like_any_others(tree: Path) -> None:
-    ended = Command(tree, {})("check-parity", "model=tiny", "parallel=toy", "gpus_per_node=2")
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    [point] = json.loads((tree / ".bench/check-parity.json").read_text())["points"]
-    assert (point["parallel"], point["verdict"]) == ("toy", "equal")
 
 
 def test_nothing_else_had_to_change(trees: tuple[Path, Path]) -> None:

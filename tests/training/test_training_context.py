@@ -6,6 +6,7 @@ import pytest
 import tiny_training as tiny
 import torch
 from ranks import run_ranks
+from tiny_training import reference
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -15,12 +16,6 @@ from harness.models.transformer import Transformer
 from harness.parallel import collectives, prefix
 from harness.parallel.context import ContextParallel
 from harness.parallel.kernels import KERNELS, Part, choose
-
-
-@pytest.fixture(scope="module")
-def reference():
-    """The bare module's steps, by shape."""
-    return functools.cache(lambda shape: run_ranks(1, tiny.bare, shape)[0])
 
 
 def shared(world: int, how: str) -> ContextParallel:
@@ -159,7 +154,7 @@ MORE = [
         "-".join([kind, *(f"{k}{v}" for k, v in d.items()), f"of{w}", how, s]) for w, kind, d, how, s in PARITY + MORE
     ],
 )
-def test_shared_sequences_equal_the_bare_module(world, kind, degrees, how, shape, reference):
+def test_shared_sequences_equal_the_bare_module(world, kind, degrees, how, shape):
     train = functools.partial(tiny.through_strategy, degrees=degrees, context=how, shape=shape)
     for told in run_ranks(world, train, kind):
         assert tiny.agree(told, reference(shape)), (told, reference(shape))
@@ -174,7 +169,7 @@ def test_shared_sequences_equal_the_bare_module(world, kind, degrees, how, shape
         ("pp", "ulysses", "dense"),
     ],
 )
-def test_shared_layers_or_stages_of_shared_sequences_equal_the_bare_module(degree, how, shape, reference):
+def test_shared_layers_or_stages_of_shared_sequences_equal_the_bare_module(degree, how, shape):
     train = functools.partial(tiny.through_strategy, degrees={"cp": 2, degree: 2}, context=how, shape=shape)
     assert tiny.agree(run_ranks(4, train, "fsdp", 2)[0], reference(shape))
 
@@ -187,7 +182,7 @@ def test_shared_layers_or_stages_of_shared_sequences_equal_the_bare_module(degre
         ("ulysses", "full"),
     ],
 )
-def test_recomputed_microbatches_equal_one_batch(how, checkpointing, reference):
+def test_recomputed_microbatches_equal_one_batch(how, checkpointing):
     train = functools.partial(
         tiny.through_strategy, degrees={"cp": 2}, context=how, shape="moe", checkpointing=checkpointing
     )
@@ -238,7 +233,7 @@ def scale(trained) -> None:
         ("all_gather", "scale of gradients"),
     ],
 )
-def test_what_is_left_out_is_noticed(how, what, reference):
+def test_what_is_left_out_is_noticed(how, what):
     assert not tiny.agree(run_ranks(2, spoiled, what, how)[0], reference("moe"))
 
 

@@ -6,6 +6,7 @@ import pytest
 import tiny_training as tiny
 import torch
 from ranks import run_ranks
+from tiny_training import reference
 from torch.distributed.fsdp import FSDPModule
 
 from harness.models.experts import Experts, Router
@@ -13,13 +14,6 @@ from harness.parallel import collectives
 from harness.parallel.collectives import Group
 from harness.parallel.expert import TokenExchange, by_expert
 from harness.parallel.mesh import Degrees, Mesh
-
-
-@pytest.fixture(scope="module")
-def reference():
-    """The bare module's steps, by shape."""
-    return functools.cache(lambda shape: run_ranks(1, tiny.bare, shape)[0])
-
 
 PARITY = [
     (2, "fsdp", {"ep": 2}, "moe"),
@@ -42,18 +36,18 @@ MORE = [
     [*PARITY, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE)],
     ids=["-".join([kind, *(f"{k}{v}" for k, v in d.items()), f"of{w}", s]) for w, kind, d, s in PARITY + MORE],
 )
-def test_spread_experts_equal_the_bare_module(world, kind, degrees, shape, reference):
+def test_spread_experts_equal_the_bare_module(world, kind, degrees, shape):
     train = functools.partial(tiny.through_strategy, degrees=degrees, shape=shape)
     for told in run_ranks(world, train, kind):
         assert tiny.agree(told, reference(shape)), (told, reference(shape))
 
 
-def test_stages_of_spread_experts_equal_the_bare_module(reference):
+def test_stages_of_spread_experts_equal_the_bare_module():
     train = functools.partial(tiny.through_strategy, degrees={"ep": 2, "pp": 2}, shape="mla")
     assert tiny.agree(run_ranks(4, train, "fsdp", 2)[0], reference("mla"))
 
 
-def test_recomputed_exchanges_equal_the_bare_module(reference):
+def test_recomputed_exchanges_equal_the_bare_module():
     train = functools.partial(tiny.through_strategy, degrees={"ep": 2}, shape="mla", checkpointing="full")
     assert tiny.agree(run_ranks(2, train, "fsdp", 2)[0], reference("mla"))
 
@@ -66,7 +60,7 @@ def compiled() -> list[tuple[float, float]]:
 
 
 @pytest.mark.slow
-def test_compiled_exchanges_equal_the_bare_module(reference):
+def test_compiled_exchanges_equal_the_bare_module():
     assert tiny.agree(run_ranks(2, compiled)[0], reference("moe"))
 
 
@@ -207,5 +201,5 @@ def scale(trained) -> None:
     ("world", "what"),
     [(2, "exchange of gradients"), (2, "way back"), (4, "mean over ranks"), (2, "scale of gradients")],
 )
-def test_what_is_left_out_is_noticed(world, what, reference):
+def test_what_is_left_out_is_noticed(world, what):
     assert not tiny.agree(run_ranks(world, spoiled, what)[0], reference("moe"))

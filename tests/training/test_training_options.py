@@ -9,6 +9,7 @@ import pytest
 import tiny_training as tiny
 import torch
 from ranks import run_ranks
+from tiny_training import reference
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -22,11 +23,6 @@ from harness.parallel.local import local_part
 
 HOWS = ("none", "selective", "full")
 CPU = torch.device("cpu")
-
-
-@functools.cache
-def reference(shape="dense"):
-    return run_ranks(1, tiny.bare, shape)[0]
 
 
 def train(kind, **how):

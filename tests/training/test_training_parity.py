@@ -18,7 +18,7 @@ KINDS = ("ddp", "fsdp")
 
 @pytest.fixture(scope="module")
 def reference():
-    return run_ranks(1, tiny.bare)[0]
+    return tiny.reference()
 
 
 def test_bare_module_learns(reference):
@@ -66,7 +66,7 @@ def test_memory_options_leave_the_numbers_alone(kind, how, reference):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_tied_embeddings_stay_tied(kind):
-    wanted = run_ranks(1, tiny.bare, "dense", True)[0]
+    wanted = tiny.reference(tied=True)
     assert agree(run_ranks(2, functools.partial(with_options, kind, tied=True))[0], wanted)
 
 

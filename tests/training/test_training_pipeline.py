@@ -7,20 +7,16 @@ import pytest
 import tiny_training as tiny
 import torch
 from ranks import run_ranks
+from tiny_training import reference
 from torch.profiler import ProfilerActivity, profile
 
 from harness.models.initialize import initialize
 from harness.models.transformer import Transformer
 from harness.parallel import pipeline
 
-agree = tiny.agree
+agree, slow = tiny.agree, pytest.mark.slow
 VIRTUAL = {"1f1b": 1, "gpipe": 1, "interleaved": 2, "zero_bubble": 2}
 CPU = torch.device("cpu")
-
-
-@functools.cache
-def reference(shape="dense"):
-    return run_ranks(1, tiny.bare, shape)[0]
 
 
 def trained(world, pp, schedule="1f1b", kind="fsdp", microbatches=4, function=tiny.through_strategy, **how):
@@ -32,7 +28,15 @@ def trained(world, pp, schedule="1f1b", kind="fsdp", microbatches=4, function=ti
 
 @pytest.mark.parametrize(
     ("kind", "schedule"),
-    [("fsdp", name) for name in VIRTUAL] + [("ddp", "1f1b"), ("ddp", "gpipe"), ("ddp", "interleaved")],
+    [
+        ("fsdp", "1f1b"),
+        pytest.param("fsdp", "gpipe", marks=slow),
+        pytest.param("fsdp", "interleaved", marks=slow),
+        ("fsdp", "zero_bubble"),
+        pytest.param("ddp", "1f1b", marks=slow),
+        ("ddp", "gpipe"),
+        ("ddp", "interleaved"),
+    ],
 )
 def test_two_stages_of_two_data_ranks_equal_the_bare_module(kind, schedule):
     for told in trained(4, 2, schedule, kind):
@@ -45,13 +49,20 @@ def test_four_ranks_and_eight_microbatches_equal_the_bare_module(schedule):
         assert agree(told, reference("eight_layers"))
 
 
-@pytest.mark.parametrize("schedule", ["gpipe", "interleaved", "zero_bubble"])
+@pytest.mark.parametrize("schedule", [pytest.param("gpipe", marks=slow), "interleaved", "zero_bubble"])
 def test_fewer_microbatches_than_ranks_do_not_stop_a_pipeline(schedule):
     assert agree(trained(4, 4, schedule, microbatches=2, shape="eight_layers")[0], reference("eight_layers"))
 
 
-@pytest.mark.parametrize("schedule", ["1f1b", "zero_bubble"])
-@pytest.mark.parametrize("shape", ["moe", "mla"])
+@pytest.mark.parametrize(
+    ("shape", "schedule"),
+    [
+        pytest.param("moe", "1f1b", marks=slow),
+        ("moe", "zero_bubble"),
+        ("mla", "1f1b"),
+        pytest.param("mla", "zero_bubble", marks=slow),
+    ],
+)
 def test_experts_and_latent_attention_equal_the_bare_module(shape, schedule):
     assert agree(trained(4, 2, schedule, shape=shape)[0], reference(shape))
 
@@ -75,18 +86,18 @@ def test_stages_combine_with_other_degrees(degree):
     assert agree(trained(4, 2, kind=kind, shape=shape, degrees={degree: 2})[0], reference(shape))
 
 
-@pytest.mark.parametrize("schedule", ["1f1b", pytest.param("zero_bubble", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("schedule", ["1f1b", pytest.param("zero_bubble", marks=slow)])
 def test_stages_of_sharded_copies_equal_the_bare_module(schedule):
     for told in trained(8, 2, schedule, "hsdp", microbatches=2, shape="mla", degrees={"replicas": 2}):
         assert agree(told, reference("mla")), (told, reference("mla"))
 
 
-@pytest.mark.parametrize("schedule", ["1f1b", "gpipe", "interleaved"])
+@pytest.mark.parametrize("schedule", ["1f1b", pytest.param("gpipe", marks=slow), "interleaved"])
 def test_recomputing_blocks_leaves_the_numbers_alone(schedule):
     assert agree(trained(2, 2, schedule, checkpointing="full")[0], reference())
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("schedule", ["1f1b", "gpipe", "interleaved"])
 def test_compiled_stages_train_as_eager_ones(schedule):
     assert agree(trained(2, 2, schedule, compile=True)[0], reference())

@@ -7,16 +7,11 @@ import pytest
 import tiny_training as tiny
 import torch
 from ranks import run_ranks
+from tiny_training import reference
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.parallel import gradients, tensor
-
-
-@functools.cache
-def reference(shape="dense", tied=False):
-    """The bare module's steps."""
-    return run_ranks(1, tiny.bare, shape, tied)[0]
 
 
 def trained(world, accumulation=1, kind="fsdp", degrees=None, **how):

@@ -8,6 +8,7 @@ import pytest
 import tiny_training as tiny
 import torch
 from ranks import run_ranks
+from tiny_training import reference
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -30,33 +31,28 @@ def trained(world, kinds, accumulation=1, **how):
     return dict(zip(kinds, run_ranks(world, run)[0], strict=True))
 
 
-@functools.cache
-def bare(shape="dense", tied=False):
-    return run_ranks(1, tiny.bare, shape, tied)[0]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shape", tiny.SHAPES)
 def test_stages_equal_the_bare_module(kind, world, shape):
     told = trained(world, tuple(KINDS), shape=shape)[kind]
-    assert tiny.agree(told, bare(shape)), (told, bare(shape))
+    assert tiny.agree(told, reference(shape)), (told, reference(shape))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", ["dense", pytest.param("moe", marks=pytest.mark.slow)])
 def test_accumulated_microbatches_equal_one_batch(kind, shape):
-    assert tiny.agree(trained(2, tuple(KINDS), 2, shape=shape)[kind], bare(shape))
+    assert tiny.agree(trained(2, tuple(KINDS), 2, shape=shape)[kind], reference(shape))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_checkpointing_leaves_the_numbers_alone(kind):
-    assert tiny.agree(trained(2, tuple(KINDS), checkpointing="full")[kind], bare())
+    assert tiny.agree(trained(2, tuple(KINDS), checkpointing="full")[kind], reference())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_tied_embeddings_stay_tied(kind):
-    assert tiny.agree(trained(2, tuple(KINDS), tied=True)[kind], bare(tied=True))
+    assert tiny.agree(trained(2, tuple(KINDS), tied=True)[kind], reference(tied=True))
 
 
 class Silent:
@@ -80,12 +76,12 @@ def double(strategy):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_missing_reduction_is_noticed(kind):
-    assert not tiny.agree(trained(2, tuple(SILENT.values()))[SILENT[kind]], bare())
+    assert not tiny.agree(trained(2, tuple(SILENT.values()))[SILENT[kind]], reference())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_doubled_gradients_are_noticed(kind):
-    assert not tiny.agree(trained(2, tuple(KINDS), spoil=double)[kind], bare())
+    assert not tiny.agree(trained(2, tuple(KINDS), spoil=double)[kind], reference())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -216,4 +212,4 @@ def breaks(kind):
 def test_blocks_compile_in_one_piece(kind):
     told, graph_breaks = run_ranks(2, breaks, kind)[0]
     assert graph_breaks == 0
-    assert tiny.agree(told, bare())
+    assert tiny.agree(told, reference())
