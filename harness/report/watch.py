@@ -37,7 +37,7 @@ class Watched:
                 told = account(self.study_dir / "points" / slug)
                 self._ended[slug] = point["time"], told
                 changed = True
-            figures[slug] = _result(told) if ended else self._progress(slug)
+            figures[slug] = _result(told) if ended else self._progress(slug, goes_on=not point["lost"])
         if changed:
             rows = joined(self.study_dir.name, self._accounts(points)).frame.to_dicts()
             self._headline = headline(rows, curves(rows)) if rows else []
@@ -47,11 +47,11 @@ class Watched:
         found = (self._ended.get(point["slug"], (None, ""))[1] for point in points if point["status"] not in UNFINISHED)
         return [each for each in found if isinstance(each, Account)]
 
-    def _progress(self, slug: str) -> str:
+    def _progress(self, slug: str, goes_on: bool) -> str:
         with suppress(OSError, ValueError):  # half-written, or being moved away
             pace = self._paces.setdefault(slug, Pace(self.study_dir / "points" / slug))
             pace.read_on()
-            return str(pace)
+            return pace.told(goes_on)
         return ""
 
 
@@ -96,7 +96,8 @@ class Pace:
         elif record["kind"] == "benchmark":
             self._benchmarks += 1
 
-    def __str__(self) -> str:
+    def told(self, goes_on: bool) -> str:
+        """All of it as a person reads it; what is left only of a point that goes on."""
         if self._benchmarks:
             return f"{self._benchmarks} figures"
         if not self._step:
@@ -109,7 +110,7 @@ class Pace:
             told.append(f"{number(self._tokens / seconds)} tokens/s")
         if self._loss is not None:
             told.append(f"loss {loss(self._loss)}")
-        if seconds > 0 and self._step < self._steps:
+        if goes_on and seconds > 0 and self._step < self._steps:
             told.append(_left((self._steps - self._step) * seconds / self._timed))
         return "  ".join(told)
 
