@@ -52,12 +52,16 @@ def name_rows(
 ) -> list[Difference]:
     """Give each row its `label`, such as `tiny-ddp-n1x1`, and the name of its `curve`, such as `tiny-ddp`.
 
-    Names say model and strategy, and beyond them only what tells this study's curves apart: first what was asked for,
-    then in what points are not comparable, but for the fields over which to `join` them. These are in `joined_over`
-    and part of the curve's name. Returned is in what `ok` points differ beyond what was asked for.
+    Names say model and strategy, a fault on purpose, and beyond them only what tells this study's curves apart: first
+    what was asked for, then in what points are not comparable, but for the fields over which to `join` them. These are
+    in `joined_over` and part of the curve's name. Returned is in what `ok` points differ beyond what was asked for.
     """
     stems = ["-".join(titles(config)) for config in configs]
-    extras = ["" if config.nccl.name == "default" else f"-{config.nccl.name}" for config in configs]
+    extras = [
+        f"-{config.nccl.name}" * (config.nccl.name != "default")
+        + f" faults={config.faults.kind}" * (config.faults.kind != "none")
+        for config in configs
+    ]
     # By the way of scaling first: what differs between a weak and a strong curve does not tell either from its like.
     scalings = [{"scaling": None if times_collectives(config) else config.scaling} for config in configs]
     no_part = RECORDED.keys() | unasked(join)

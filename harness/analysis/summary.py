@@ -50,6 +50,8 @@ def summarise(point: Point) -> Row:
     warnings = [*point.warnings, *doubts(tiled), *devices.warnings]
     if start.get("oversubscribed"):
         warnings.insert(0, f"{_ranks_on_cores(point)}: not a scaling measurement")
+    if config.faults.kind != "none":
+        warnings.insert(0, f"faults={config.faults.kind}: figures are of a point with faults on purpose")
     if slow := slow_products(start):
         warnings.append(slow)
     if communication.partial:
@@ -83,6 +85,7 @@ def summarise(point: Point) -> Row:
         "device_name": start.get("device_name"),
         "hosts": len(start["hosts"]) if "hosts" in start else None,
         "oversubscribed": start.get("oversubscribed"),
+        "faults": config.faults.kind if config.faults.kind != "none" else None,
         "began": point.launches[0].get("start") if point.launches else None,
         "attempts": len(point.launches),
         "sampled_steps": communication.windows,
