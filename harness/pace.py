@@ -66,8 +66,8 @@ class Pace:
             told.append(f"{op} up to {gigabytes(busbw)} GB/s busbw")
         return told + ([f"loss {loss(self._loss)}"] if self._loss is not None else [])
 
-    def words(self, steps: int | None) -> str:
-        """The same for one of so many steps, with the time that is left: `step 3 of 20  1,280 tokens/s  17 s left`.
+    def words(self, steps: int | None, goes_on: bool = True) -> str:
+        """The same for one of so many steps: `step 3 of 20  1,280 tokens/s  17 s left`, the last where it goes on.
 
         Empty before the first. Where nobody knows how many there are to be, it is only told how many there are.
         """
@@ -75,6 +75,6 @@ class Pace:
             return ""
         of = f" of {steps:,}" if steps else ""
         told = [f"{'figure' if self._fastest else 'step'} {self.step:,}{of}", *self.figures()]
-        if steps and self.step_s and self.step < steps:
+        if goes_on and steps and self.step_s and self.step < steps:
             told.append(left((steps - self.step) * self.step_s))
         return "  ".join(told)

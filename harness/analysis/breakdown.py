@@ -9,6 +9,8 @@ from harness.analysis.parts import PARTS
 from harness.analysis.summary import Row
 
 UNEXPLAINED = "unexplained"
+NAMED = 0.0005
+"""Of a step: what is less than half a tenth of a point is not told."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,27 @@ class Breakdown:
         return "compute" not in self.unknown
 
     @property
-    def largest(self) -> Part | None:
-        """The known part that most is lost to, if the interval tells that something is."""
-        known = [part for part in self.parts if part.lost_s is not None and part.name != UNEXPLAINED]
-        worst = max(known, key=lambda part: part.lost_s.value if part.lost_s else 0.0, default=None)
-        return worst if worst and worst.lost_s and worst.lost_s.lo is not None and worst.lost_s.lo > 0 else None
+    def causes(self) -> list[Part]:
+        """The known part that most is lost to; where that is more than the gap, those behind it that make up for it.
+
+        Only what an interval tells is there. Without what makes up for it a part that may be larger than the gap stands
+        alone; one that is larger has no cause to name, nor has a gap that is none.
+        """
+        known = [(part, part.lost_s) for part in self.parts if part.lost_s is not None and part.name != UNEXPLAINED]
+        if not known or self.gap_s <= 0:
+            return []
+        [(worst, lost), *others] = sorted(known, key=lambda one: -one[1].value)
+        if lost.value < NAMED * self.step_s or not lost.excludes(0):
+            return []
+        excess, made_up = lost.value - self.gap_s - NAMED * self.step_s, []
+        for part, less in reversed(others):
+            if excess <= 0 or less.value > 0 or not less.excludes(0):
+                break
+            made_up.append(part)
+            excess += less.value
+        if excess <= 0:
+            return [worst, *made_up]
+        return [worst] if lost.lo is not None and lost.lo <= self.gap_s else []
 
 
 def breakdowns(rows: Sequence[Row], curves: Sequence[Curve]) -> list[Breakdown]:

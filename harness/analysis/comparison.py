@@ -26,6 +26,7 @@ SAME = (
     "activation_checkpointing",
     "backend",
     "device_name",
+    "faults",
 )
 
 

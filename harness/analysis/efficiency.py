@@ -48,11 +48,13 @@ class Curve:
 
 
 def named(config: Config) -> tuple[str, str]:
-    """What a point goes by before anything tells it from others: `tiny-ddp`, and NCCL's preset, `-ring` or nothing.
+    """What a point goes by before anything tells it from others: `tiny-ddp`, and NCCL's preset, `-ring` or nothing,
+    with a fault on purpose.
 
     Only points that have both in common can be on one curve, or make each other's names longer.
     """
-    return "-".join(titles(config)), "" if config.nccl.name == "default" else f"-{config.nccl.name}"
+    preset = f"-{config.nccl.name}" * (config.nccl.name != "default")
+    return "-".join(titles(config)), preset + f" faults={config.faults.kind}" * (config.faults.kind != "none")
 
 
 def name_rows(
@@ -60,9 +62,9 @@ def name_rows(
 ) -> list[Difference]:
     """Give each row its `label`, such as `tiny-ddp-n1x1`, and the name of its `curve`, such as `tiny-ddp`.
 
-    Names say model and strategy, and beyond them only what tells this study's curves apart: first what was asked for,
-    then in what points are not comparable, but for the fields over which to `join` them. These are in `joined_over`
-    and part of the curve's name. Returned is in what `ok` points differ beyond what was asked for.
+    Names say model and strategy, a fault on purpose, and beyond them only what tells this study's curves apart: first
+    what was asked for, then in what points are not comparable, but for the fields over which to `join` them. These are
+    in `joined_over` and part of the curve's name. Returned is in what `ok` points differ beyond what was asked for.
     """
     stems = [stem for stem, _ in map(named, configs)]
     extras = [extra for _, extra in map(named, configs)]

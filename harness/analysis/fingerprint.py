@@ -157,10 +157,10 @@ def transports(told: list[str] | None) -> str | None:
 
 
 def _tokens(row: Row) -> str | None:
-    """What is held fixed: tokens of a step for each GPU (weak scaling), or over all of them (strong)."""
+    """What is held fixed: tokens of a step for each rank (weak scaling), or over all of them (strong)."""
     weak = row["scaling"] == "weak"
     tokens = row.get("tokens_per_gpu_step" if weak else "tokens_per_step")
-    return None if tokens is None else f"{tokens:,.0f}" + " per GPU" * weak
+    return None if tokens is None else f"{tokens:,.0f}" + " per rank" * weak
 
 
 def _environment(environment: Record) -> Fingerprint:

@@ -39,6 +39,10 @@ class Interval:
         """Half the interval's width on the log scale, which is a fraction of the value; 0 where there is none."""
         return 0.0 if self.lo is None or self.hi is None else math.log(self.hi / self.lo) / 2
 
+    def excludes(self, value: float) -> bool:
+        """Whether there is an interval, and the value outside it."""
+        return self.lo is not None and self.hi is not None and not self.lo <= value <= self.hi
+
     @property
     def tells(self) -> bool:
         """Whether there is an interval, and one so narrow that it says something about the value."""

@@ -121,6 +121,8 @@ def changed(old: Gathered, new: Gathered, pairs: Sequence[Pair]) -> list[Change]
     """What is not alike in the pairs; without any, what the `ok` points of the two studies recorded otherwise."""
     if pairs:
         return list(dict.fromkeys(change for made in pairs for change in (*made.refused, *made.changed)))
+    if not (_ok(old) and _ok(new)):  # of points that did not end well nothing is compared
+        return []
     whole = changes(*(together(study.prints[slug] for slug in _ok(study)) for study in (old, new)))
     return [change for change in whole if change.field in RECORDED and not RECORDED[change.field].one_scale]
 

@@ -130,6 +130,7 @@ COLUMNS: dict[str, type[pl.DataType]] = {
     "sampled_step_s": pl.Float64,
     **{f"part_{name}_s": pl.Float64 for name in PARTS},
     "joined_over": pl.String,
+    "faults": pl.String,
     **dict.fromkeys(FINGERPRINT, pl.String),
 }
 

@@ -132,7 +132,8 @@ def sentence(straggler: Straggler, hosts: list[str], world_size: int) -> str:
     """What a person is told of it: `rank 5 on node03 keeps others waiting 12.3 ms of a step (4.1 %)`."""
     host = host_of(straggler.rank, hosts, world_size)
     where = f" on {host}" if host else ""
-    waiting = f"{1e3 * straggler.caused_s:.3g} ms of a step ({100 * straggler.share:.1f} %)"
+    caused = 1e3 * straggler.caused_s
+    waiting = f"{caused:{'.3g' if caused < 999.5 else ',.0f'}} ms of a step ({100 * straggler.share:.1f} %)"
     return f"rank {straggler.rank}{where} keeps others waiting {waiting}"
 
 

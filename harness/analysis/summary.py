@@ -59,6 +59,8 @@ def in_numbers(point: Point) -> tuple[Row, Waiting | None]:
         warnings.insert(0, f"{_ranks_on_cores(point)}: not a scaling measurement")
     if ranks < gpus:
         warnings.append(f"its latest attempt had {ranks} of the {gpus} ranks that rates are divided by")
+    if config.faults.kind != "none":
+        warnings.insert(0, f"faults={config.faults.kind}: figures are of a point with faults on purpose")
     if slow := slow_products(start):
         warnings.append(slow)
     if communication.partial:
@@ -92,6 +94,7 @@ def in_numbers(point: Point) -> tuple[Row, Waiting | None]:
         "device_name": start.get("device_name"),
         "hosts": len(start["hosts"]) if "hosts" in start else None,
         "oversubscribed": start.get("oversubscribed"),
+        "faults": config.faults.kind if config.faults.kind != "none" else None,
         "began": point.launches[0].get("start") if point.launches else None,
         "attempts": len(point.launches),
         "sampled_steps": communication.windows,

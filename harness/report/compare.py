@@ -28,13 +28,14 @@ def compare(old_dir: Path, new_dir: Path) -> dict[str, Any]:
     """
     studies = [read_study(folder) for folder in (old_dir, new_dir)]
     old, new = (gather(study) for study in studies)
+    over = unit([*old.frame.to_dicts(), *new.frame.to_dicts()])
     pairs, olds, news = pair(old, new)
     titles = _titles(old_dir, new_dir)
     unpaired = []
     for left, mine, study, other in ((olds, titles[0], old, titles[1]), (news, titles[1], new, titles[0])):
         rows = study.frame.to_dicts()
         for one in left:
-            reason = f"{other} has no other ok point of that strategy, NCCL variables, hosts and {unit(rows)}"
+            reason = f"{other} has no other ok point of that strategy, NCCL variables, hosts and {over}"
             unpaired.append(Unpaired(mine, one.scale.label, reason))
         unpaired += _not_measured(mine, rows)
     return {
@@ -44,13 +45,17 @@ def compare(old_dir: Path, new_dir: Path) -> dict[str, Any]:
         "old": _about(titles[0], old_dir, old),
         "new": _about(titles[1], new_dir, new),
         "changed": [dataclasses.asdict(change) for change in changed(old, new, pairs)],
+        "over": over,
         "pairs": [dataclasses.asdict(made) for made in pairs],
-        "unpaired": [dataclasses.asdict(one) for one in unpaired],
-        "warnings": [
-            f"{name}: {line}"
-            for name, study, gathered in zip(titles, studies, (old, new), strict=True)
-            for line in [*study.warnings, *differences(gathered.differences, unit(gathered.frame.to_dicts()))]
-        ],
+        # a study beside itself has all of these once
+        "unpaired": [dataclasses.asdict(one) for one in dict.fromkeys(unpaired)],
+        "warnings": list(
+            dict.fromkeys(
+                f"{name}: {line}"
+                for name, study, gathered in zip(titles, studies, (old, new), strict=True)
+                for line in [*study.warnings, *differences(gathered.differences, unit(gathered.frame.to_dicts()))]
+            )
+        ),
     }
 
 
@@ -60,13 +65,15 @@ def side_by_side(document: dict[str, Any]) -> RenderableType:
     # Text, not str: names must not be read as markup.
     changed = [f"  {_change(each)}{_in_pairs(each, document['pairs'])}" for each in document["changed"]]
     above = f"What changed from {old} to {new}:" if changed else f"Nothing known changed from {old} to {new}."
+    if empty := [side["study"] for side in (document["old"], document["new"]) if not side["ok"]]:
+        above = f"What changed from {old} to {new} is not known: no ok point in {' and '.join(empty)}."
     below: dict[str, list[str]] = {}
     for each in document["unpaired"]:
         below.setdefault(f"Not paired from {each['study']} ({each['reason']}): ", []).append(each["label"])
     lines = [why + ", ".join(labels) for why, labels in below.items()]
     return Group(
         Text("\n".join([above, *changed])),
-        _table(document["pairs"]) if document["pairs"] else Text("No two points could be paired."),
+        _table(document) if document["pairs"] else Text("No two points could be paired."),
         Text("\n".join([*lines, *document["warnings"]])),
     )
 
@@ -81,17 +88,18 @@ def _in_pairs(told: dict[str, str], pairs: list[dict[str, Any]]) -> str:
     return f" (in {count} of {len(pairs)} pairs)" if 0 < count < len(pairs) else ""
 
 
-def _table(pairs: list[dict[str, Any]]) -> Table:
+def _table(document: dict[str, Any]) -> Table:
+    over = document["over"]
     about = (
         "Ratios are new ÷ old, with 95 % intervals: over repeats where both have some, else within-run, which know "
         "nothing of how another run would have differed. Where 1 lies inside, they can't tell."
     )
     made = Table(caption=Text(about), caption_justify="left")
     made.add_column("point")
-    for head in ("GPUs", "tokens/s/GPU", "new", "new ÷ old", "efficiency", "new", "new ÷ old"):
+    for head in (over, f"tokens/s/{over[:-1]}", "new", "new ÷ old", "efficiency", "new", "new ÷ old"):
         made.add_column(head, justify="right", no_wrap=True)
     made.add_column("remarks")
-    for each in pairs:
+    for each in document["pairs"]:
         old, new = each["old"], each["new"]
         label = old["label"] if old["label"] == new["label"] else f"{old['label']}\n→ {new['label']}"
         made.add_row(

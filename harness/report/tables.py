@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -16,20 +17,33 @@ from harness.report.filters import FILTERED
 from harness.report.words import milliseconds, names, percent, ran, span, unit
 
 TERMINAL = ("tokens_per_s", "tokens_per_s_gpu", "efficiency", "step_s_p50", "mfu", "all_reduce_s_p50")
+FIRST = 4
+"""Sentences of the headline above the table in a terminal."""
+NARROW = 24
+"""Characters of a line that a point's name keeps in a terminal, before a column of numbers goes."""
+INTERVALS = "Efficiency with the 95 % interval within one run; ±? where that can't tell."
 STYLES = {"ok": "green", "running": "cyan", "pending": "dim", "queued": "dim"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers: its head with the unit, its key, how a value reads, and what stands small beneath it."""
+    """A column of numbers: its head with the unit, its key, how a value reads, and what stands small beneath it.
+
+    `behind` it stands what a table without small print has of that.
+    """
 
     head: str
     key: str
     read: Callable[[float | None], str]
     small: Callable[[Row], str] = lambda row: ""
+    behind: Callable[[Row], str] = lambda row: ""
 
     def text(self, row: Row) -> str:
-        return self.read(row[self.key])
+        divides = self.key == "efficiency" and row["efficiency"] is not None and row["label"] == row["baseline"]
+        return "baseline" if divides else self.read(row[self.key])
+
+    def line(self, row: Row) -> str:
+        return f"{self.text(row)} {self.behind(row)}".rstrip() if row[self.key] is not None else self.text(row)
 
     def beneath(self, row: Row) -> str:
         return "" if row[self.key] is None else self.small(row)
@@ -38,7 +52,7 @@ class Column:
 COLUMNS = (
     Column("tokens/s", "tokens_per_s", number, lambda row: _rate_span(row)),
     Column("tokens/s/{one}", "tokens_per_s_gpu", number),
-    Column("efficiency", "efficiency", percent, lambda row: _baseline(row)),
+    Column("efficiency", "efficiency", percent, lambda row: _baseline(row), lambda row: _bounds(row)),
     Column("step p50 (ms)", "step_s_p50", milliseconds, lambda row: f"p95 {milliseconds(row['step_s_p95'])}"),
     Column("MFU", "mfu", percent),
     Column("all-reduce (ms)", "all_reduce_s_p50", milliseconds, lambda row: _busbw(row)),
@@ -55,42 +69,75 @@ COLUMNS = (
 ALONE = tuple(Column(f"{op} (GB/s)", f"{op}_peak_busbw", gigabytes) for op in OPERATIONS)
 
 
-def table(document: dict[str, Any]) -> Table:
-    """The points of a report's document for a terminal, what they did above and what to doubt about them below."""
-    rows = document["points"]
+def table(document: dict[str, Any]) -> RenderableType:
+    """A report's document for a terminal: the first of its headline, what the points did, the points, their doubts."""
+    told = document["headline"][:FIRST]
+    if more := len(document["headline"]) - len(told):
+        told.append(f"… and {more} more in {document['paths']['summary']}")
     # Text, not str: names and reasons must not be read as markup.
-    title = Text("\n".join([f"study {document['study']}", *([", ".join(ran(rows))] if rows else [])]))
-    made = Table(title=title, title_justify="left", caption=Text("\n".join(_doubts(rows))), caption_justify="left")
-    used = [column for column in _used(rows) if column.key in TERMINAL or column in ALONE]
-    made.add_column("point", no_wrap=True)
-    made.add_column("status")
-    made.add_column(unit(rows), justify="right")
-    for column in used:
-        made.add_column(_head(column, rows), justify="right")
-    for name, row in zip(names(rows), rows, strict=True):
-        status = Text(str(row["status"]), style=STYLES.get(row["status"], "red"))
-        made.add_row(
-            Text(f"{name} *" if _brief(row) else name),
-            status,
-            str(row["gpus"]),
-            *(Text(column.text(row)) for column in used),
-        )
-    return made
+    return Group(Text("\n".join(told)), Points(document["study"], _divided(document["points"])))
+
+
+class Points:
+    """The points for a terminal of any width: names are wrapped, numbers never cut, the last columns left out first."""
+
+    def __init__(self, study: str, rows: Sequence[Row]) -> None:
+        self.study = study
+        self.rows = rows
+        self.columns = [column for column in _used(rows) if column.key in TERMINAL or column in ALONE]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for count in range(len(self.columns), -1, -1):
+            made = self.table(self.columns[:count])
+            if count == 0 or self._least(made, console, options) <= options.max_width:
+                break
+        yield made
+
+    def _least(self, made: Table, console: Console, options: ConsoleOptions) -> int:
+        """The width below which numbers would be cut."""
+        name = made.columns[0]
+        name.max_width = NARROW
+        least = console.measure(made, options=options.update(max_width=10_000)).minimum
+        name.max_width = None
+        return least
+
+    def table(self, used: Sequence[Column]) -> Table:
+        rows, left = self.rows, self.columns[len(used) :]
+        # Text, not str, as above
+        title = Text("\n".join([f"study {self.study}", *([", ".join(ran(rows))] if rows else [])]))
+        notes = [INTERVALS] * any(column.key == "efficiency" for column in used)
+        notes += [f"No room here for {', '.join(_head(column, rows) for column in left)}."] * bool(left)
+        caption = Text("\n".join([*notes, *_doubts(rows)]))
+        made = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+        made.add_column("point", overflow="fold")
+        made.add_column("status", no_wrap=True)
+        made.add_column(unit(rows), justify="right", no_wrap=True)
+        for column in used:
+            # a unit has a line of its own: no_wrap is the numbers'
+            made.add_column(Text(_head(column, rows).replace(" (", "\n(")), justify="right", no_wrap=True)
+        for name, row in zip(names(rows), rows, strict=True):
+            status = Text(str(row["status"]), style=STYLES.get(row["status"], "red"))
+            starred = Text(f"{name} *" if _brief(row) else name)
+            made.add_row(starred, status, str(row["gpus"]), *(Text(column.line(row)) for column in used))
+        return made
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The points as a Markdown table."""
+    """The points as a Markdown table, and how to read it."""
+    rows = _divided(rows)
     used = _used(rows)
     heads = ["point", "status", unit(rows), *(_head(column, rows) for column in used), "remarks"]
     lines = [heads, ["---", "---", *("--:" for _ in heads[2:-1]), "---"]]
     for name, row in zip(names(rows), rows, strict=True):
-        numbers = [column.text(row) for column in used]
+        numbers = [column.line(row) for column in used]
         lines.append([name, str(row["status"]), str(row["gpus"]), *numbers, _remarks(row)])
-    return "\n".join(f"| {' | '.join(plain(text) for text in line)} |" for line in lines) + "\n"
+    note = f"\n{INTERVALS}\n" * any(column.key == "efficiency" for column in used)
+    return "\n".join(f"| {' | '.join(plain(text) for text in line)} |" for line in lines) + f"\n{note}"
 
 
 def html(rows: Sequence[Row]) -> str:
     """The points as an HTML table, a body a point; columns that no point has a value for are left out."""
+    rows = _divided(rows)
     used = _used(rows)
     # A unit such as tokens/s/GPU may be broken, for its column is narrower.
     numbers = [escape(head).replace("/", "/<wbr>") for head in (unit(rows), *(_head(column, rows) for column in used))]
@@ -113,6 +160,12 @@ def html(rows: Sequence[Row]) -> str:
 
 def _sorting(title: str, kind: str = "") -> str:
     return f'<th scope="col"{kind}><button type="button" class="sort">{title}</button></th>'
+
+
+def _divided(rows: Sequence[Row]) -> list[Row]:
+    """The rows without the efficiency of curves that have one scale, for it is one by definition."""
+    baselines = {row["baseline"] for row in rows if row["label"] != row["baseline"]}
+    return [row if row["baseline"] in baselines else {**row, "efficiency": None} for row in rows]
 
 
 def _used(rows: Sequence[Row]) -> list[Column]:
@@ -142,13 +195,22 @@ def _rate_span(row: Row) -> str:
 
 
 def _baseline(row: Row) -> str:
+    interval = _efficiency(row)
     if row["label"] == row["baseline"]:
-        # Its repeats are divided by their mean, a single run by itself.
-        return "is the baseline" if row["efficiency"] == 1 else "part of the baseline"
-    interval = Interval(row["efficiency"], row["efficiency_lo"], row["efficiency_hi"])
+        return ""
     if interval.lo is None:
         return f"of {row['baseline']}"
     return f"{span(interval) if interval.tells else 'too uncertain to tell'}; of {row['baseline']}"
+
+
+def _bounds(row: Row) -> str:
+    if row["label"] == row["baseline"]:
+        return ""
+    return span(_efficiency(row)) if _efficiency(row).tells else "±?"
+
+
+def _efficiency(row: Row) -> Interval:
+    return Interval(row["efficiency"], row["efficiency_lo"], row["efficiency_hi"])
 
 
 def _remarks(row: Row) -> str:

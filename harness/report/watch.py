@@ -40,7 +40,7 @@ class Watched:
                 told = account(self.study_dir / "points" / slug)
                 self._ended[slug] = point["time"], told
                 changed = True
-            figures[slug] = _result(told) if ended else self._progress(slug)
+            figures[slug] = _result(told) if ended else self._progress(slug, goes_on=not point["lost"])
         if changed:
             rows = joined(self.study_dir.name, self._accounts(points)).frame.to_dicts()
             self._headline = headline(rows, curves(rows)) if rows else []
@@ -50,7 +50,7 @@ class Watched:
         found = (self._ended.get(point["slug"], (None, ""))[1] for point in points if point["status"] not in OPEN)
         return [each for each in found if isinstance(each, Account)]
 
-    def _progress(self, slug: str) -> str:
+    def _progress(self, slug: str, goes_on: bool) -> str:
         """How far the latest attempt of a point is."""
         run_dir = self.study_dir / "points" / slug
         with suppress(OSError, ValueError):  # half-written, or being moved away
@@ -60,7 +60,7 @@ class Watched:
                     self._followed[slug] = attempt, None if times_collectives(config) else config.steps, Pace(attempt)
                 _, steps, pace = self._followed[slug]
                 pace.read_on()
-                return pace.words(steps)
+                return pace.words(steps, goes_on)
         return ""
 
 

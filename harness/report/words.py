@@ -1,9 +1,10 @@
 """Numbers and findings as a person reads them. Plain text: whoever puts it on a page escapes it."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 
-from harness.analysis.breakdown import Breakdown
+from harness.analysis.breakdown import NAMED, Breakdown
 from harness.analysis.comparability import Difference
 from harness.analysis.drift import Drift
 from harness.analysis.efficiency import Curve
@@ -15,7 +16,7 @@ from harness.config import OPERATIONS
 from harness.quantities import NONE, number
 
 BEYOND_IDEAL = 1.1
-_CHECKPOINTING = {"none": "no activation checkpointing", "full": "full activation checkpointing"}
+_CHECKPOINTING = {"none": "no", "selective": "selective", "full": "full"}
 # What a part of a step's time is, behind "1.6 points are".
 LOST_TO = {
     "transfer": "transfer that no computation covers",
@@ -48,9 +49,8 @@ def span(interval: Interval) -> str:
 
 
 def unit(rows: Sequence[Row]) -> str:
-    """What the points scale over: `ranks` where every point that started ran on CPUs, else `GPUs`."""
-    backends = {row["backend"] for row in rows if row["backend"]}
-    return "ranks" if backends == {"gloo"} else "GPUs"
+    """What the points scale over: `GPUs` where one is known to have run on some, else `ranks`."""
+    return "GPUs" if any(row["backend"] not in (None, "gloo") for row in rows) else "ranks"
 
 
 def names(rows: Sequence[Row]) -> list[str]:
@@ -63,30 +63,62 @@ def names(rows: Sequence[Row]) -> list[str]:
 
 def headline(rows: Sequence[Row], curves: Sequence[Curve], lost: Sequence[Breakdown] = ()) -> list[str]:
     """One sentence a curve: what it keeps of its baseline's speed at its largest scale, and what most of the rest is
-    lost to, by its breakdown. Best kept first.
+    lost to, by its breakdown. What matters most comes first, as in `_by_weight`.
 
     Scales above it that did not end well are named, so that a curve's end is not taken for the study's.
     """
-    doubted = {row["slug"] for row in rows if row["oversubscribed"]}
-    over = unit(rows)
-    grown = [curve for curve in curves if len(curve.scales) > 1]
+    over, by_slug = unit(rows), {row["slug"]: row for row in rows}
     causes = {(one.curve, one.label): _cause(one, rows) for one in lost}
-    sentences = [
-        _kept(
-            curve,
-            over,
-            not doubted.isdisjoint(curve.largest.slugs),
-            causes.get((curve.name, curve.largest.label), ""),
-        )
-        + _beyond(curve, rows, over)
-        for curve in sorted(grown, key=lambda curve: -curve.largest.efficiency.value)
-    ]
-    for curve in curves:
+    doubts = {curve.name: _doubts([by_slug[slug] for slug in curve.largest.slugs]) for curve in curves}
+    sentences = []
+    for curve in _by_weight(curves, by_slug, doubts):
         if len(curve.scales) == 1:
             rate = f"{number(curve.baseline.tokens_per_s.value)} tokens/s on {_count(curve.baseline.gpus, over)}"
-            sentences.append(f"{curve.name}: {rate}; one scale only, so no efficiency.")
+            told = f"{curve.name}: {rate}{doubts[curve.name]}; one scale only, so no efficiency."
+        else:
+            told = _kept(curve, over, doubts[curve.name], causes.get((curve.name, curve.largest.label), ""))
+        sentences.append(told + _beyond(curve, rows, over))
     sentences += attained_alone(rows)
     return sentences or ["No point has a measured result yet."]
+
+
+def _by_weight(curves: Sequence[Curve], by_slug: Mapping[str, Row], doubts: Mapping[str, str]) -> list[Curve]:
+    """Curves of several scales first: of those that grew largest the one that keeps most, the one that keeps least,
+    then what lies between and the others. Doubted ones and those that can't tell come behind.
+
+    Those of one scale go by tokens/s of a GPU: of each model the fastest and the slowest first.
+    """
+
+    def place(curve: Curve) -> tuple[bool, bool, int]:
+        kept = curve.largest.efficiency
+        return bool(doubts[curve.name]), bool(kept.kind) and not kept.tells, -curve.largest.gpus
+
+    def model(curve: Curve) -> str:
+        return str(by_slug[curve.largest.slugs[0]]["model"])
+
+    grown = sorted(
+        (curve for curve in curves if len(curve.scales) > 1),
+        key=lambda curve: (*place(curve), -curve.largest.efficiency.value),
+    )
+    single = sorted(
+        (curve for curve in curves if len(curve.scales) == 1),
+        key=lambda curve: (model(curve), -curve.largest.tokens_per_s.value / curve.largest.gpus),
+    )
+    foremost = [curve for curve in grown if place(curve) == place(grown[0])]
+    models = [_ends_first(list(same)) for _, same in groupby(single, model)]
+    ends, between = ([curve for same in models for curve in same[part]] for part in (slice(2), slice(2, None)))
+    return [*_ends_first(foremost), *grown[len(foremost) :], *ends, *between]
+
+
+def _ends_first(ranked: list[Curve]) -> list[Curve]:
+    return [*ranked[:1], *ranked[1:][-1:], *ranked[1:-1]]
+
+
+def _doubts(rows: Sequence[Row]) -> str:
+    """Why a scale's figures are none of scaling, behind what they are."""
+    doubts = ["more ranks than cores"] * any(row["oversubscribed"] for row in rows)
+    doubts += ["faults on purpose"] * any(row["faults"] for row in rows)
+    return f"; with {' and '.join(doubts)}, not a scaling measurement" * bool(doubts)
 
 
 def attained_alone(rows: Sequence[Row]) -> list[str]:
@@ -147,7 +179,7 @@ def ran(rows: Sequence[Row]) -> list[str]:
         batch,
         lambda row: str(row["precision"]),
         lambda row: "compiled" if row["compile"] else "not compiled",
-        lambda row: _CHECKPOINTING.get(row["activation_checkpointing"], ""),
+        lambda row: f"{_CHECKPOINTING[row['activation_checkpointing']]} activation checkpointing",
         lambda row: f"{row['data']} data",
         lambda row: _many(row["steps"], "step"),
     ]
@@ -187,31 +219,49 @@ def drifting(drift: Drift | None) -> list[str]:
 
 
 def _cause(lost: Breakdown, rows: Sequence[Row]) -> str:
-    """What most is lost to, where its interval supports it: `; 1.6 points are waiting on rank 3 of n07`."""
-    part = lost.largest
-    if part is None or part.lost_efficiency is None or part.lost_efficiency.value < 0.0005:
+    """What most is lost to, where its interval supports it: `; 1.6 points are waiting on rank 3 of n07`.
+
+    It is never more than was lost: what is more stands there with what made up for it, or as what it is at least.
+    """
+    told = {part.name: part.lost_efficiency for part in lost.causes if part.lost_efficiency}
+    repeats = [row for row in rows if row["slug"] in lost.slugs]
+    if not told or any(row["oversubscribed"] for row in repeats):
         return ""
-    what = LOST_TO[part.name]
-    named = {(row["straggler_rank"], row["straggler_host"]) for row in rows if row["slug"] in lost.slugs}
-    if part.name == "wait" and len(named) == 1 and (one := named.pop())[0] is not None:
+    [(name, worst), *made_up] = told.items()
+    what = LOST_TO[name]
+    named = {(row["straggler_rank"], row["straggler_host"]) for row in repeats}
+    if name == "wait" and len(named) == 1 and (one := named.pop())[0] is not None:
         what = f"waiting on rank {one[0]}" + f" of {one[1]}" * bool(one[1])
-    return f"; {100 * part.lost_efficiency.value:.1f} points are {what}"
+    if made_up:
+        less = (f"{-100 * part.value:.1f} fewer {LOST_TO[name].removeprefix('slower ')}" for name, part in made_up)
+        return f"; {100 * worst.value:.1f} points more are {what}, {' and '.join(less)}"
+    if worst.lo is not None and worst.value > lost.gap_s / lost.step_s + NAMED:
+        return f"; at least {100 * worst.lo:.1f} points are {what}"
+    return f"; {100 * worst.value:.1f} points are {what}"
 
 
-def _kept(curve: Curve, over: str, doubted: bool, cause: str) -> str:
+def _kept(curve: Curve, over: str, doubts: str, cause: str) -> str:
     efficiency = curve.largest.efficiency
-    interval = f" {span(efficiency)}" if efficiency.kind else ""
-    what = "tokens/s" if curve.scaling == "weak" else "speed at a fixed global batch"
+    what = "tokens/s" if curve.scaling == "weak" else "speed"
     of = f"of its {what} per {over[:-1]} from {curve.baseline.gpus} to {_count(curve.largest.gpus, over)}"
-    sentence = f"{curve.name} keeps {percent(efficiency.value)}{interval} {of}"
+    of += ", at a fixed global batch" * (curve.scaling == "strong")
     if efficiency.kind and not efficiency.tells:
         runs = min(len(curve.baseline.slugs), len(curve.largest.slugs))
-        sentence, cause = f"{curve.name}: {_many(runs, 'run')} of a scale can't tell what it keeps {of}", ""
-    if doubted:
-        return f"{sentence}; with more ranks than cores, not a scaling measurement."
+        few = f"{runs} runs a scale" if runs > 1 else "single runs"
+        return f"{curve.name}: {few} can't tell what it keeps {of}{doubts}."
+    sentence = f"{curve.name} keeps {percent(efficiency.value)}{_within(efficiency)} {of}"
+    if efficiency.hi is not None and efficiency.hi < 1:  # else nobody knows whether anything was lost
+        sentence += cause
     # Caches or a disturbed baseline: either way not what the strategy gains.
-    beyond = efficiency.value > BEYOND_IDEAL and (efficiency.tells or not efficiency.kind)
-    return f"{sentence}; more than ideal, so doubt the baseline." if beyond else f"{sentence}{cause}."
+    beyond = "; more than ideal, so doubt the baseline" * (efficiency.value > BEYOND_IDEAL)
+    return f"{sentence}{doubts or beyond}."
+
+
+def _within(interval: Interval) -> str:
+    """Its bounds; those of single runs as such, for other runs would differ by more."""
+    if interval.kind == "within-run":
+        return f" ({span(interval)} within one run)"
+    return f" {span(interval)}" if interval.kind else ""
 
 
 def _beyond(curve: Curve, rows: Sequence[Row], over: str) -> str:

@@ -112,7 +112,7 @@ def remarks(point: dict[str, Any], run_dir: Path) -> Iterator[str]:
         yield f"job {job}"
     if point["attempt"]:
         yield f"attempt {point['attempt']}"
-    if held:
+    if held and point["status"] in OPEN:  # one that has just ended is let go of a moment later
         yield f"process {held['pid']} on {held['host']}"
     if point["lost"] and point["status"] == "running":
         yield DISAPPEARED
@@ -121,6 +121,7 @@ def remarks(point: dict[str, Any], run_dir: Path) -> Iterator[str]:
 def watch(study_dir: Path, look: Look) -> None:
     """Show the study until nothing in it waits or runs: drawn anew on a terminal, elsewhere the lines that changed.
 
+    Where points are left that nobody runs, the last line says so.
     What was measured changes all the time; elsewhere it stands in the lines of points whose status has changed.
     """
     console = Console(force_terminal=sys.stdout.isatty(), highlight=False)
@@ -135,6 +136,7 @@ def watch(study_dir: Path, look: Look) -> None:
                 if (now := [title, *headline, *points]) != shown:
                     live.update(Text("\n".join(now)), refresh=True)
                     shown = now
+        sys.stdout.writelines(f"{line}\n" for line in left(document))
         return
     before: set[str] = set()
     for document in looks(study_dir):
@@ -145,6 +147,14 @@ def watch(study_dir: Path, look: Look) -> None:
         sys.stdout.writelines(f"{line}\n" for key, line in told if key not in before)
         sys.stdout.flush()
         before = {key for key, _ in told}
+    sys.stdout.writelines(f"{line}\n" for line in left(document))
+
+
+def left(document: dict[str, Any]) -> Iterator[str]:
+    """Why watching ends although points have not ended; those that are lost have it behind them."""
+    count = sum(point["status"] in OPEN and not point["lost"] for point in document["points"])
+    if count:
+        yield f"{count} pending: nobody runs this study any more; the command that began it goes on with what is left"
 
 
 def looks(study_dir: Path) -> Iterator[dict[str, Any]]:

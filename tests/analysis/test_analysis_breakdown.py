@@ -13,6 +13,7 @@ from harness.analysis.parts import StepAccounts
 from harness.analysis.points import points
 from harness.analysis.read import read_study
 from harness.report import report
+from harness.report.words import headline
 
 KINDS = ("transfer", "wait", "bubble", "data", "compute", "other")
 JITTER = (0.0, 0.001, -0.001)
@@ -86,15 +87,44 @@ def test_a_single_run_has_parts_and_no_interval():
     _, found = broken_down([*rows_of(1, repeats=1, **BASE), *rows_of(4, repeats=1, **GROWN)])
     assert lost(found)["wait"] == pytest.approx(0.02)
     assert {part.lost_s.kind for part in found.parts} == {None}
-    assert found.largest is None
+    assert found.causes == []
 
 
 def test_the_largest_part_is_told_only_where_its_interval_supports_it():
     rows = [*rows_of(1, **BASE), *rows_of(4, **GROWN)]
-    assert broken_down(rows)[1].largest.name == "wait"
+    assert [part.name for part in broken_down(rows)[1].causes] == ["wait"]
     for row, wait in zip(rows[3:], (0.05, 0.01, 0.0), strict=True):
         row["part_wait_s"] = wait
-    assert broken_down(rows)[1].largest is None
+    assert broken_down(rows)[1].causes == []
+
+
+def cause(waits=None, **seconds):
+    """What the headline says is lost from 1 to 4 GPUs, of a baseline that waits 20 ms of 100 for data."""
+    unexplained = seconds.pop("unexplained", 0.0)
+    rows = [*rows_of(1, compute=0.08, data=0.02), *rows_of(4, unexplained, **({"compute": 0.08} | seconds))]
+    for row, wait in zip(rows[3:], waits or (), strict=False):
+        row["part_wait_s"] = wait
+    found = curves(rows)
+    [line] = headline(rows, found, breakdowns(rows, found))
+    return line.partition("4 ranks")[2]
+
+
+def test_no_more_is_named_than_was_lost_without_what_made_up_for_it():
+    assert (
+        cause(data=0.019, wait=0.005)
+        == "; 4.8 points more are waiting for the rank that comes last, 1.0 fewer waiting for data."
+    )
+    assert cause(data=0.02, wait=0.005) == "; 4.8 points are waiting for the rank that comes last."
+
+
+def test_no_cause_is_named_where_nothing_was_lost_or_nobody_knows_what_made_up_for_it():
+    assert cause(data=0.01, wait=0.008) == "."
+    assert cause(data=0.02, wait=0.02, unexplained=-0.019) == "."
+
+
+def test_a_part_that_may_be_more_than_the_gap_is_told_by_its_lower_bound():
+    uncertain = cause(data=0.02, wait=0.02, unexplained=-0.002, waits=(0.018, 0.02, 0.022))
+    assert uncertain == "; at least 12.7 points are waiting for the rank that comes last."
 
 
 def sample(step, rank, **seconds):
@@ -205,7 +235,9 @@ def written(tmp_path_factory):
 def test_the_headline_names_what_most_is_lost_to_and_who_is_waited_for(written):
     [line] = written["headline"]
     assert line.startswith("tiny-ddp keeps 83.")
-    assert line.endswith(" from 1 to 4 ranks; 16.8 points are waiting on rank 3 of host0.")
+    assert line.endswith(
+        " from 1 to 4 ranks; 16.8 points more are waiting on rank 3 of host0, 0.8 fewer time between operations."
+    )
 
 
 def test_the_document_has_every_scale_and_is_as_the_schema_says(written):

@@ -54,7 +54,7 @@ OTHER = {
         "NCCL_IB_DISABLE=1",
         "NCCL_ALGO=Ring",
     ),
-    "tokens_per_step": ({"begin": {"tokens_per_step": 1024}}, "tokens per step", "128 per GPU", "256 per GPU"),
+    "tokens_per_step": ({"begin": {"tokens_per_step": 1024}}, "tokens per step", "128 per rank", "256 per rank"),
 }
 
 
@@ -108,7 +108,7 @@ def test_what_was_asked_for_otherwise_is_joined_with_what_it_changes(tmp_path):
     assert [curve["name"] for curve in report(study)["curves"]] == ["tiny-ddp local_batch=1", "tiny-ddp local_batch=4"]
     document = report(study, join=["tokens_per_step"])
     assert [curve["name"] for curve in document["curves"]] == ["tiny-ddp (joined over tokens per step)"]
-    assert "512 per GPU (local_batch=4) on 2 ranks" in document["warnings"][0]
+    assert "512 per rank (local_batch=4) on 2 ranks" in document["warnings"][0]
 
 
 def test_a_field_that_keeps_nothing_apart_cannot_be_joined_over(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from run_dirs import EPOCH, add_point, make_attempt, make_config, make_ranks, make_study, record
 
 from harness.analysis.read import read_point
-from harness.analysis.stragglers import FOREMOST, Cause, arrivals
+from harness.analysis.stragglers import FOREMOST, Cause, Straggler, arrivals, sentence
 from harness.analysis.summary import summarise
 from harness.analysis.throughput import throughput
 
@@ -177,3 +177,10 @@ def test_the_slowest_rank_is_that_of_most_steps_and_by_how_much():
     slowest = throughput({0: events}).slowest
     assert (slowest.rank, slowest.by) == (1, pytest.approx(0.2))
     assert throughput({0: make_attempt(config, [STEP_S] * 6)[1]}).slowest is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.02, "20 ms"), (0.9994, "999 ms"), (0.9996, "1,000 ms"), (1.03, "1,030 ms")]
+)
+def test_what_a_straggler_causes_is_in_plain_figures(seconds, told):
+    assert f" waiting {told} of a step" in sentence(Straggler(1, seconds, 0.5), [], 2)

@@ -57,7 +57,7 @@ def test_other_work_has_no_ratio_and_the_field_is_named(studies):
     assert (four["tokens_per_s_gpu"], four["efficiency"]) == (None, None)
     assert {change["field"]: (change["old"], change["new"]) for change in four["refused"]} == {
         "seq_len": ("128", "256"),
-        "tokens_per_step": ("128 per GPU", "256 per GPU"),
+        "tokens_per_step": ("128 per rank", "256 per rank"),
     }
 
 
@@ -89,6 +89,25 @@ def test_a_study_is_as_fast_as_itself_and_nothing_changed(studies):
     assert document["changed"] == document["unpaired"] == []
     assert [pair["tokens_per_s_gpu"]["value"] for pair in document["pairs"]] == [pytest.approx(1)] * 4
     assert printed(document).startswith("Nothing known changed from ")
+
+
+def test_ranks_on_cpus_are_called_that(studies):
+    text = printed(compare(*studies))
+    assert "┃ ranks ┃ tokens/s/rank ┃" in text and "hosts and ranks)" in text and "GPU" not in text
+
+
+def test_what_has_no_partner_in_a_study_beside_itself_is_said_once(studies):
+    _, new = studies
+    document = compare(new, new)
+    assert [one["label"] for one in document["unpaired"]] == ["tiny-ddp-n1x8 seq_len=128"]
+
+
+def test_nothing_changed_from_a_study_without_a_measured_point(studies, tmp_path):
+    empty = make_study(tmp_path, "empty")
+    add_point(empty, make_config(gpus=2), status="invalid", reason="no")
+    document = compare(empty, studies[0])
+    assert document["changed"] == []
+    assert printed(document).startswith("What changed from empty to june is not known: no ok point in empty.\n")
 
 
 def test_nothing_is_written(studies):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import plotly.graph_objects
 import pytest
+from made_rows import made_row
 from node_files import add_samples
 from omegaconf import OmegaConf
 from plotly.offline import get_plotlyjs
@@ -20,10 +21,11 @@ from run_dirs import EPOCH, add_point, demo_study, make_attempt, make_config, ma
 from harness.analysis.efficiency import curves
 from harness.analysis.points import gather
 from harness.analysis.read import read_study
+from harness.config import Config, Faults
 from harness.quantities import number
 from harness.report import report, table
 from harness.report.figures import figures
-from harness.report.words import names, percent
+from harness.report.words import headline, names, percent
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -54,9 +56,10 @@ def test_four_points_take_less_than_five_seconds(tmp_path):
 
 def test_the_headline_says_what_each_strategy_keeps(demo):
     assert re.fullmatch(
-        r"tiny-ddp keeps 90\.0 % \[8\d\.\d, 9\d\.\d\] of its tokens/s per rank from 1 to 2 ranks\.", demo["headline"][0]
+        r"tiny-ddp keeps 90\.0 % \(\[8\d\.\d, 9\d\.\d\] within one run\) of its tokens/s per rank from 1 to 2 ranks\.",
+        demo["headline"][0],
     )
-    assert demo["headline"][1].startswith("tiny-fsdp keeps 80.0 % [")
+    assert demo["headline"][1].startswith("tiny-fsdp keeps 80.0 % ([")
     assert demo["headline"][0] in read(demo, "page")
     assert demo["headline"][0] in read(demo, "summary")
 
@@ -149,8 +152,8 @@ def test_nothing_of_a_study_is_executable(tmp_path):
     assert EVIL in " ".join(printed(document).split())
 
 
-def printed(document):
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+def printed(document, width=200):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(table(document))
     return console.export_text()
 
@@ -218,18 +221,100 @@ def wild(tmp_path):
 
 def test_repeats_that_cannot_tell_say_so(wild):
     [line] = wild["headline"]
-    assert line == "tiny-ddp: 2 runs of a scale can't tell what it keeps of its tokens/s per rank from 1 to 2 ranks."
+    assert line == "tiny-ddp: 2 runs a scale can't tell what it keeps of its tokens/s per rank from 1 to 2 ranks."
     assert "too uncertain to tell" in read(wild, "page")
     shown = drawn(wild)
     assert shown["efficiency"].layout["yaxis"]["range"][1] < 2
     assert "tell nothing and are not drawn" in shown["throughput"].caption
 
 
-def test_repeats_of_a_baseline_are_part_of_it(wild, demo):
-    page = read(wild, "page")
-    assert page.count("<small>part of the baseline</small>") == 2
-    assert "is the baseline</small>" not in page
-    assert read(demo, "page").count("<small>is the baseline</small>") == 2
+def test_what_repeats_cannot_tell_is_marked_in_every_table(wild, demo):
+    assert read(wild, "summary").count("% ±? |") == printed(wild).count("% ±? ") == 2
+    assert "±? |" not in read(demo, "summary")
+    assert re.search(r"90\.0 % \[8\d\.\d, 9\d\.\d\] ", printed(demo))
+
+
+def test_a_baseline_is_called_that_and_one_scale_alone_has_no_efficiency(wild, tmp_path):
+    assert read(wild, "page").count('<td class="number">baseline</td>') == 2
+    assert read(wild, "summary").count("| baseline |") == 2
+    study = demo_study(tmp_path, "other")
+    add_point(study, make_config("zero3"), [make_attempt(make_config("zero3"), [0.1, 0.11] * 6)])
+    document = report(study)
+    assert document["points"][-1]["efficiency"] == 1
+    for told in (read(document, "summary"), printed(document)):
+        [line] = [line for line in told.splitlines() if re.match(r"[|│] tiny-zero3", line)]
+        assert "–" in line and "100.0" not in line and "baseline" not in line
+
+
+def test_a_narrow_terminal_wraps_names_and_cuts_no_number(tmp_path):
+    study = make_study(tmp_path)
+    for gpus in (1, 2):
+        config = make_config("a_strategy_of_a_long_name", gpus, seq_len=256)
+        add_point(study, config, [make_attempt(config, [0.1, 0.11] * 6)])
+    document = report(study)
+    whole = printed(document)
+    numbers = [f"{number(row[key])} " for row in document["points"] for key in ("tokens_per_s", "tokens_per_s_gpu")]
+    assert all(each in whole for each in numbers)
+    for width in (110, 80, 60):
+        text = printed(document, width)
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width
+        assert numbers[0] in text
+        assert ("No room here for " in text) == (width < 110)
+
+
+def test_the_headline_stands_above_the_table_and_the_first_of_many_do(demo):
+    first = " ".join(printed(demo).split())
+    assert first.startswith(demo["headline"][0])
+    many = {**demo, "headline": [f"sentence {index}." for index in range(9)]}
+    assert printed(many).splitlines()[3:5] == ["sentence 3.", f"… and 5 more in {demo['paths']['summary']}"]
+
+
+def made_curves():
+    """Five strategies on 8 and 16 GPUs, two of them on 64 as well, and three on 8 alone."""
+    rows = []
+    for index, kept in enumerate((0.7, 0.9, 0.8, 0.95, 0.6)):
+        for gpus in (8, 16, 64) if index < 3 else (8, 16):
+            named = {"curve": f"c{index}", "label": f"c{index}-{gpus}", "slug": f"c{index}-{gpus}", "backend": "nccl"}
+            rows.append(made_row(gpus, 0, 0.1 if gpus == 8 else 0.1 / kept, **named))
+    for name, step in (("a", 0.3), ("b", 0.1), ("c", 0.2)):
+        rows.append(made_row(8, 0, step, curve=name, label=name, slug=name, backend="nccl"))
+    return rows
+
+
+def test_the_best_and_the_worst_of_the_largest_scale_come_first():
+    rows = made_curves()
+    order = [line.split()[0].rstrip(":") for line in headline(rows, curves(rows))]
+    assert order == ["c1", "c0", "c2", "c3", "c4", "b", "a", "c"]
+
+
+def test_a_fault_on_purpose_is_seen_wherever_its_point_is(tmp_path):
+    study = demo_study(tmp_path)
+    for gpus in (1, 2):
+        config = make_config(gpus=gpus, faults=Faults("slow", "slow"))
+        add_point(study, config, [make_attempt(config, [0.2, 0.21] * 6)])
+    document = report(study)
+    assert [curve["name"] for curve in document["curves"]] == ["tiny-ddp", "tiny-ddp faults=slow", "tiny-fsdp"]
+    assert document["headline"][-1].startswith("tiny-ddp faults=slow keeps ")
+    assert document["headline"][-1].endswith("; with faults on purpose, not a scaling measurement.")
+    assert [row["faults"] for row in document["points"]].count("slow") == 2
+    for told in (printed(document), read(document, "summary"), read(document, "page"), read(document, "points")):
+        assert "tiny-ddp-n1x2 faults=slow" in told
+        assert "faults=slow: figures are of a point with faults on purpose" in told
+    assert not any("faults" in one["curve"] + one["other"] for one in document["comparisons"])
+
+
+def test_without_a_point_that_started_nobody_speaks_of_gpus(tmp_path):
+    study = make_study(tmp_path)
+    add_point(study, make_config(gpus=3), status="invalid", reason="no")
+    assert "GPU" not in printed(report(study))
+
+
+@pytest.mark.parametrize("kind", Config.__dataclass_fields__["activation_checkpointing"].metadata["choices"])
+def test_every_kind_of_checkpointing_is_said(tmp_path, kind):
+    study = make_study(tmp_path)
+    add_point(study, make_config(activation_checkpointing=kind), status="invalid", reason="no")
+    assert f"{kind.replace('none', 'no')} activation checkpointing, " in read(report(study), "summary")
 
 
 def test_strong_scaling_is_at_a_fixed_global_batch(tmp_path):
@@ -238,7 +323,7 @@ def test_strong_scaling_is_at_a_fixed_global_batch(tmp_path):
         config = make_config(gpus=gpus, scaling="strong", global_batch=8)
         add_point(study, config, [make_attempt(config, [0.1 / gpus, 0.101 / gpus] * 6)])
     document = report(study)
-    assert "of its speed at a fixed global batch per rank from 1 to 2 ranks" in document["headline"][0]
+    assert document["headline"][0].endswith("of its speed per rank from 1 to 2 ranks, at a fixed global batch.")
     assert "8 sequences a step, 1 at once a rank" in read(document, "page")
 
 

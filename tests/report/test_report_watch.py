@@ -13,9 +13,9 @@ from harness.report import report
 from harness.report.watch import Watched
 
 
-def point(slug: str, status: str, time: float = EPOCH) -> dict[str, Any]:
+def point(slug: str, status: str, time: float = EPOCH, lost: bool = False) -> dict[str, Any]:
     """As in the overview, as far as it counts here."""
-    return {"slug": slug, "status": status, "time": time}
+    return {"slug": slug, "status": status, "time": time, "lost": lost}
 
 
 @pytest.fixture
@@ -45,6 +45,12 @@ def test_a_running_point_tells_step_speed_loss_and_time_left_as_it_grows(running
     assert look() == "step 11 of 30  640.0 tokens/s  loss 0.455  4 s left"
     grow(running, make_step(1, "first", EPOCH, 1.0, 128, attempt=1, loss=None), attempt=1)
     assert look() == "step 1 of 30", "of the latest attempt alone"
+
+
+def test_of_a_point_that_nobody_holds_no_time_is_left(running: Path) -> None:
+    grow(running, make_step(10, "measured", EPOCH, 0.1, 128))
+    figures, _ = Watched(running.parents[1])([point(running.name, "running", lost=True)])
+    assert figures[running.name] == "step 10 of 30  1,280 tokens/s  loss 0.500"
 
 
 def test_records_are_read_once(running: Path) -> None:

@@ -21,7 +21,7 @@ from run_dirs import make_study, validator
 from study_command import Command, wait_for
 
 from harness.study import lease, overview
-from harness.study.rundir import STATUS, write_status
+from harness.study.rundir import STATUS, read_status, write_status
 
 SQUEUE = """\
 #!/bin/sh
@@ -276,7 +276,7 @@ def test_watching_goes_on_for_a_pending_point_and_for_one_that_is_held(command: 
     run_dir = add(study, "a", "pending")
     watching = watching_often(command)
     assert [read_line(watching) for _ in range(2)] == ["study s: 1 pending", "  a  pending"]
-    time.sleep(2 * LOOK_S)
+    time.sleep(1.5 * LOOK_S)  # between two looks, so that none sees it held and not yet running
     assert watching.poll() is None
     held = lease.acquire(run_dir)
     assert held is not None
@@ -354,3 +354,22 @@ def test_ctrl_c_on_a_terminal_gives_the_cursor_back(tmp_path: Path, study: Path,
     assert process.returncode == 130
     assert "Traceback" not in seen
     assert seen.endswith("\x1b[?25h")
+
+
+def test_watching_says_why_it_ends_before_pending_points_ran(command: Command, study: Path) -> None:
+    add(study, "a", "ok")
+    for slug in ("b", "c"):
+        run_dir = add(study, slug, "pending")
+        (run_dir / "status.json").write_text(json.dumps(read_status(run_dir) | {"time": 1.0}))
+    (study / "points/a/status.json").write_text(json.dumps(read_status(study / "points/a") | {"time": 1.0}))
+    out, _ = command.start("watch", "s").communicate(timeout=20)
+    assert out.splitlines()[-1] == (
+        "2 pending: nobody runs this study any more; the command that began it goes on with what is left"
+    )
+
+
+def test_a_point_that_has_just_ended_names_no_process(command: Command, study: Path) -> None:
+    held = lease.acquire(add(study, "a", "ok"))
+    assert held is not None
+    with held:
+        assert line(command("status", "s").stdout, "a") == "ok"
