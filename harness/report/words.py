@@ -14,6 +14,8 @@ from harness.analysis.summary import Row
 from harness.config import OPERATIONS
 
 NONE = "–"
+UNSURE = "±?"
+"""Behind a value of which its interval tells too little; where it is drawn, what is drawn is hollow."""
 BEYOND_IDEAL = 1.1
 _CHECKPOINTING = {"none": "no activation checkpointing", "full": "full activation checkpointing"}
 # What a part of a step's time is, behind "1.6 points are".
