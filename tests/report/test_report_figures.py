@@ -143,9 +143,9 @@ def test_of_more_curves_than_colours_the_fastest_and_the_slowest_are_named():
     legend = [trace["name"] for trace in lines if trace.get("showlegend", True)]
     assert len(found) == len(lines) == 12
     speeds = sorted(found, key=lambda curve: curve.largest.tokens_per_s.value / curve.largest.gpus)
-    assert set(legend) == {"4 others", *(curve.name for curve in speeds[:4] + speeds[-4:])}
-    inks = [trace["line"]["color"] for trace in lines if trace["name"] != "4 others"]
-    assert len(set(inks)) == len(inks) == 8
+    assert set(legend) == {"6 others", *(curve.name for curve in speeds[:3] + speeds[-3:])}
+    inks = [trace["line"]["color"] for trace in lines if trace["name"] != "6 others"]
+    assert len(set(inks)) == len(inks) == 6
     # who is not named there is where one points at it
     assert all(curve.baseline.label in str([trace["customdata"] for trace in lines]) for curve in found)
 

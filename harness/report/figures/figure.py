@@ -17,6 +17,8 @@ from harness.report.words import UNSURE, names, number, span
 Dict = dict[str, Any]
 Cell = str | int | float | None
 SERIES = 8
+MOST_LEADING = 6
+"""Curves that have a colour and a name where there are more than colours; the others are grey."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
 PANELS_A_ROW = 3
 OTHERS = "var(--edge)"
@@ -77,12 +79,12 @@ def color(index: int) -> str:
 
 
 def leading(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves that have a colour of their own: all, or as many as there are colours, the fastest and the slowest."""
+    """The curves that have a colour of their own: all, or where there are more than colours the fastest and slowest."""
     if len(curves) <= SERIES:
         return list(curves)
     # by tokens/s of one GPU, for curves may end at different scales
     ordered = sorted(curves, key=lambda curve: -curve.largest.tokens_per_s.value / curve.largest.gpus)
-    return ordered[: SERIES // 2] + ordered[-SERIES // 2 :]
+    return ordered[: MOST_LEADING // 2] + ordered[-MOST_LEADING // 2 :]
 
 
 def colors(curves: Sequence[Curve]) -> dict[str, str]:
