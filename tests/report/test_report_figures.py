@@ -6,9 +6,11 @@ import plotly.graph_objects
 import pytest
 from made_page import DEVICE_BYTES, made_points, write_page
 
+from harness.analysis.attainable import Bandwidth, InStep
 from harness.analysis.efficiency import curves, fill_rows
 from harness.analysis.points import Gathered
 from harness.report.figures import figures
+from harness.report.figures.bandwidth import busbw
 from harness.report.figures.comparisons import compared
 from harness.report.figures.figure import HOLLOW
 from harness.report.figures.heat import heat
@@ -148,6 +150,21 @@ def test_of_more_curves_than_colours_the_fastest_and_the_slowest_are_named():
     assert len(set(inks)) == len(inks) == 6
     # who is not named there is where one points at it
     assert all(curve.baseline.label in str([trace["customdata"] for trace in lines]) for curve in found)
+
+
+def test_a_legend_names_no_more_runs_of_collectives_than_there_are_colours():
+    entry = {"op": "all_reduce", "graph": False, "in_place": True, "bytes": 2**20, "duration_s": 1e-3, "busbw": 1e9} | {
+        "group_size": 8
+    }
+    slugs = [f"run-{index}" for index in range(11)]
+    lines = [Bandwidth(slug, None, [entry]) for slug in slugs]
+    steps = {slug: [InStep("all_reduce", "world", 8, 2**20, 1.0, 1e-3, 1e9)] for slug in slugs}
+    figure = busbw(lines, steps, {slug: slug for slug in slugs})
+    shown = [trace["name"] for trace in figure.data if trace["showlegend"]]
+    named = [*slugs[:8], "3 others"]
+    assert shown == named + [f"{name}, in a step" for name in named]
+    assert all(figure.data[index]["customdata"][0].startswith(slug) for index, slug in enumerate(slugs))
+    plotly.graph_objects.Figure({"data": figure.data, "layout": figure.layout})
 
 
 def test_some_repeats_that_ended_badly_are_named_beside_what_the_others_keep():

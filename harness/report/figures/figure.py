@@ -87,6 +87,13 @@ def leading(curves: Sequence[Curve]) -> list[Curve]:
     return ordered[: MOST_LEADING // 2] + ordered[-MOST_LEADING // 2 :]
 
 
+def place(index: int, count: int, title: str, what: str = "") -> Dict:
+    """A line's place in the legend: its own, or for those beyond as many as there are colours one for all."""
+    if index < SERIES:
+        return {"name": title + what, "legendgroup": title + what}
+    return {"name": f"{count - SERIES} others{what}", "legendgroup": f"others{what}", "legendrank": 1001}
+
+
 def colors(curves: Sequence[Curve]) -> dict[str, str]:
     """The colour of each curve by its name, one in all figures; grey where there are more curves than colours."""
     own = {curve.name: color(index) for index, curve in enumerate(leading(curves))}
