@@ -45,13 +45,21 @@ class Tab:
                 return answer["result"]
             self.events.append(answer)
 
-    def open(self, page: Path | str) -> float:
-        """Load a file; the seconds until it is read, and its figures near the top are drawn and painted."""
+    def open(self, page: Path | str, again: bool = False) -> float:
+        """Load a file; the seconds until it is read, and its figures near the top are drawn and painted.
+
+        As if for the first time, or `again`, with what it has kept of the last one.
+        """
+        forgetting = (
+            [] if again else [self.call("Page.addScriptToEvaluateOnNewDocument", source="sessionStorage.clear()")]
+        )
         self.events.clear()
         begin = time.perf_counter()
         self.call("Page.navigate", url=f"file://{page}")
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
+        for script in forgetting:
+            self.call("Page.removeScriptToEvaluateOnNewDocument", **script)
         self.until("!document.querySelector('.plot') || globalThis.Plotly")
         for _ in range(2):
             self.run("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")

@@ -1,9 +1,9 @@
 // Draws the page's figures as they come near, again when the colour scheme changes, and all of them for a printer;
-// makes tables and CSV files of their numbers; filters and sorts the points.
+// makes tables and CSV files of their numbers; filters and sorts the points; keeps over a reload what the reader did.
 (() => {
   const dark = matchMedia("screen and (prefers-color-scheme: dark)");
-  // Panels that stand side by side on a wide page stand below each other on a narrow one.
-  const narrow = matchMedia("(max-width: 52rem)");
+  // Panels that stand side by side on a wide page stand below each other on a narrow one; the style has both heights.
+  const narrow = matchMedia("screen and (max-width: 52rem)");
   const told = id => JSON.parse(document.getElementById(id).textContent);
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const resolved = value => {
@@ -25,7 +25,7 @@
     const rows = whole.grid.rows;
     const panels = whole.annotations.length;
     whole.grid = { ...whole.grid, rows: panels, columns: 1 };
-    whole.height *= panels / rows;
+    if (whole.legend?.y) whole.legend.y = 1 + (whole.legend.y - 1) * rows / panels;
   };
   const layout = own => {
     const whole = {
@@ -38,6 +38,7 @@
       margin: { l: 64, r: 24, t: 56, b: 56 },
       ...resolved(own),
     };
+    delete whole.height;
     const stacked = whole.grid && narrow.matches;
     if (stacked) stack(whole);
     whole.legend = { orientation: "h", x: 0, y: 1, yanchor: "bottom", ...whole.legend };
@@ -78,7 +79,10 @@
     script.remove();
     for (const plot of plots) near.observe(plot);
     for (const change of [narrow, dark]) change.addEventListener("change", () => drawn.forEach(draw));
-    addEventListener("beforeprint", () => plots.filter(plot => !drawn.has(plot)).forEach(draw));
+    addEventListener("beforeprint", () => {
+      for (const more of document.querySelectorAll(".more")) more.open = true;
+      plots.filter(plot => !drawn.has(plot)).forEach(draw);
+    });
   });
 
   // A spreadsheet takes a text that begins like this for a formula.
@@ -148,8 +152,9 @@
     const found = parseFloat(text.replaceAll(",", ""));
     return Number.isNaN(found) ? null : found;
   };
-  const sort = (head, column) => {
-    const falling = head.getAttribute("aria-sort") === "ascending";
+  const heads = [...points.tHead.rows[0].cells];
+  const sort = (head, falling) => {
+    const column = heads.indexOf(head);
     const numeric = head.classList.contains("number");
     const keys = new Map(bodies.map(body => [body, key(body, column, numeric)]));
     const sign = falling ? -1 : 1;
@@ -158,11 +163,41 @@
       if (one === null || other === null) return (one === null) - (other === null);
       return sign * (numeric ? one - other : one.localeCompare(other, "en", { numeric: true }));
     });
-    for (const each of points.tHead.rows[0].cells) each.removeAttribute("aria-sort");
+    for (const each of heads) each.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", falling ? "descending" : "ascending");
     points.append(...bodies);
   };
-  for (const [column, head] of [...points.tHead.rows[0].cells].entries()) {
-    head.firstChild.addEventListener("click", () => sort(head, column));
+  for (const head of heads) {
+    head.firstChild.addEventListener("click", () => sort(head, head.getAttribute("aria-sort") === "ascending"));
   }
+
+  // In this tab alone, under the page's own key; a browser that refuses to store anything keeps nothing.
+  const own = `harness report ${location.pathname} ${document.title}`;
+  const keep = () => {
+    const sorted = heads.find(head => head.hasAttribute("aria-sort"));
+    const done = {
+      text: search.value,
+      lists: Object.fromEntries(lists.map(list => [list.dataset.key, list.value])),
+      sorted: sorted && { head: sorted.textContent, falling: sorted.getAttribute("aria-sort") === "descending" },
+      open: [...document.querySelectorAll("details[open]")].map(details => details.id),
+    };
+    try { sessionStorage.setItem(own, JSON.stringify(done)); } catch { /* refused */ }
+  };
+  const kept = () => {
+    try { return JSON.parse(sessionStorage.getItem(own)); } catch { return null; }
+  };
+  const restore = ({ text, lists: chosen, sorted, open }) => {
+    search.value = text;
+    for (const list of lists) {
+      // what was chosen may be gone from the study
+      if ([...list.options].some(({ value }) => value === chosen[list.dataset.key])) list.value = chosen[list.dataset.key];
+    }
+    filter();
+    const head = sorted && heads.find(({ textContent }) => textContent === sorted.head);
+    if (head) sort(head, sorted.falling);
+    for (const details of document.querySelectorAll("details")) details.open = open.includes(details.id);
+  };
+  const before = kept();
+  if (before) restore(before);
+  addEventListener("pagehide", keep);
 })();

@@ -23,7 +23,7 @@ from harness.report import tables
 from harness.report.figures import figures
 from harness.report.figures.figure import Figure
 from harness.report.filters import filters
-from harness.report.words import ran, tally, unit
+from harness.report.words import FIRST, ran, tally, unit
 
 HERE = Path(__file__).parent
 # Pixels from which on a figure scrolls in a window of its own.
@@ -46,13 +46,11 @@ def page(document: dict[str, Any], curves: Sequence[Curve], gathered: Gathered) 
     """The whole page of a report's document. Everything from the study is escaped."""
     rows: list[Row] = document["points"]
     shown = figures(document, curves, gathered)
-    findings = document["headline"]
-    many = " many" * (len(findings) > 4)
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(document["time"]))
     return Template((HERE / "page.html").read_text()).substitute(
         title=escape(f"Scaling study {document['study']}"),
         style=(HERE / "style.css").read_text(),
-        findings=f'<ul class="findings{many}">{_items(findings)}</ul>',
+        findings=_findings(document["headline"]),
         about=escape(f"{tally(rows)}. Written {written}."),
         ran=f'<p class="about">{escape(" · ".join(ran(rows)))}</p>' * bool(rows),
         contents=_contents(shown),
@@ -74,6 +72,14 @@ def _plotly() -> str:
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
+def _findings(sentences: Sequence[str]) -> str:
+    """The first sentences, and how many more are behind them."""
+    first = f'<ul class="findings">{_items(sentences[:FIRST])}</ul>'
+    rest = sentences[FIRST:]
+    more = f'<details id="more" class="more"><summary>{len(rest)} more</summary><ul>{_items(rest)}</ul></details>'
+    return first + more * bool(rest)
+
+
 def _contents(shown: Sequence[Figure]) -> str:
     """Links to everything on the page."""
     places = [(f"figure-{figure.key}", figure.title) for figure in shown]
@@ -90,7 +96,7 @@ def _figure(figure: Figure) -> str:
         described = f'aria-labelledby="{name}-title" aria-describedby="{name}-caption"'
         drawn = (
             f'<div class="plot" id="{name}-plot" role="img" {described} '
-            f'style="min-height:{figure.layout["height"]}px"></div>'
+            f'style="{_heights(figure.layout)}"></div>'
             + _data(f"{name}-plot-data", {"data": _drawn(figure.data), "layout": figure.layout})
         )
         drawn = _scroll(name, drawn) if figure.layout["height"] > TALL else drawn
@@ -99,11 +105,18 @@ def _figure(figure: Figure) -> str:
         f'<figure id="{name}" aria-labelledby="{name}-title"><figcaption><h2 id="{name}-title">{escape(figure.title)}'
         f'</h2><p id="{name}-caption">{escape(figure.caption)}</p></figcaption>{drawn}'
         f'<div class="numbers"><button type="button" class="csv" data-name="{figure.key}" '
-        f'aria-label="CSV: {escape(figure.title)}">CSV</button><details><summary>As a table'
+        f'aria-label="CSV: {escape(figure.title)}">CSV</button><details id="{name}-table"><summary>As a table'
         f'<span class="unseen">: {escape(figure.title)}</span></summary></details></div>'
         + _data(f"{name}-numbers", numbers)
         + "</figure>"
     )
+
+
+def _heights(layout: dict[str, Any]) -> str:
+    """Of a figure on a wide page and on a narrow one, where its panels stand below each other."""
+    wide = layout["height"]
+    narrow = wide * len(layout["annotations"]) // layout["grid"]["rows"] if "grid" in layout else wide
+    return f"--wide:{wide}px;--narrow:{narrow}px"
 
 
 def _drawn(value: Any) -> Any:

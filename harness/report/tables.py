@@ -14,14 +14,12 @@ from harness.analysis.summary import Row
 from harness.config import OPERATIONS
 from harness.quantities import gibibytes, gigabytes, loss, number
 from harness.report.filters import FILTERED
-from harness.report.words import milliseconds, names, percent, ran, span, unit
+from harness.report.words import FIRST, UNSURE, milliseconds, names, percent, ran, span, unit
 
 TERMINAL = ("tokens_per_s", "tokens_per_s_gpu", "efficiency", "step_s_p50", "mfu", "all_reduce_s_p50")
-FIRST = 4
-"""Sentences of the headline above the table in a terminal."""
 NARROW = 24
 """Characters of a line that a point's name keeps in a terminal, before a column of numbers goes."""
-INTERVALS = "Efficiency with the 95 % interval within one run; ±? where that can't tell."
+INTERVALS = f"Efficiency with the 95 % interval within one run; {UNSURE} where that can't tell."
 STYLES = {"ok": "green", "running": "cyan", "pending": "dim", "queued": "dim"}
 
 
@@ -206,7 +204,7 @@ def _baseline(row: Row) -> str:
 def _bounds(row: Row) -> str:
     if row["label"] == row["baseline"]:
         return ""
-    return span(_efficiency(row)) if _efficiency(row).tells else "±?"
+    return span(_efficiency(row)) if _efficiency(row).tells else UNSURE
 
 
 def _efficiency(row: Row) -> Interval:

@@ -15,6 +15,10 @@ from harness.analysis.summary import Row
 from harness.config import OPERATIONS
 from harness.quantities import NONE, number
 
+UNSURE = "±?"
+"""Behind a value of which its interval tells too little; where it is drawn, what is drawn is hollow."""
+FIRST = 4
+"""Sentences of the headline that stand first; the page folds the others, a terminal says where they are."""
 BEYOND_IDEAL = 1.1
 _CHECKPOINTING = {"none": "no", "selective": "selective", "full": "full"}
 # What a part of a step's time is, behind "1.6 points are".

@@ -109,6 +109,42 @@ def test_points_are_filtered_from_the_keyboard_and_their_number_is_announced(tab
     assert tab.run(shown) == count > 0
 
 
+DONE = """({
+    text: document.querySelector('.filters input').value,
+    status: document.querySelector('.filters select').value,
+    told: document.querySelector('.filters output').textContent,
+    sorted: [...document.querySelectorAll('#points [aria-sort]')].map(head => head.cellIndex + head.ariaSort),
+    first: document.querySelector('#points tbody').textContent,
+    open: [...document.querySelectorAll('details[open]')].map(details => details.id),
+    cells: document.querySelectorAll('#figure-heat-table td').length,
+})"""
+
+
+def test_what_was_done_outlives_a_reload_under_the_pages_own_key(tab, made, tmp_path):
+    tab.open(made[0])
+    untouched = tab.run(DONE)
+    tab.run("document.querySelector('.filters input').focus()")
+    tab.write("ddp")
+    tab.run("document.querySelector('.filters select').focus()")
+    tab.press("o", "o")
+    for _ in range(2):
+        tab.run("document.querySelectorAll('#points .sort')[3].click()")
+    for details in ("more", "figure-heat-table"):
+        tab.run(f"document.querySelector('#{details} summary').click()")
+    tab.until("document.querySelector('#figure-heat-table td') !== null")
+    done = tab.run(DONE)
+    assert all(done[name] != untouched[name] for name in done)
+    tab.open(made[0], again=True)
+    tab.until("document.querySelector('#figure-heat-table td') !== null")
+    assert tab.run(DONE) == done
+    assert tab.run("Object.keys(sessionStorage)") == [f"harness report {made[0]} Scaling study made"]
+    assert tab.run("localStorage.length") == 0
+    other, _ = write_page(tmp_path, made[1]["points"])
+    tab.open(other, again=True)
+    assert tab.run(DONE) == untouched
+    assert tab.complaints == []
+
+
 def test_points_are_sorted_by_a_column_with_unknown_ones_last(tab, made):
     tab.open(made[0])
     column = "[...document.querySelectorAll('#points tbody')].map(body => body.rows[0].cells[3].firstChild.textContent)"
@@ -230,6 +266,26 @@ def test_no_texts_of_the_panels_overlap(tab, wide, width):
         pairs = f"(all => all.flatMap((a, i) => all.slice(i + 1).filter(b => !({apart}))).length)({boxes})"
         assert tab.run(pairs) == 0, key
         assert tab.run("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+def test_figures_fill_their_place_whatever_becomes_of_the_window(tab, made):
+    place = "[...document.querySelectorAll('.plot')].map(plot => [plot.id, plot.clientHeight])"
+    drawn = place.replace("plot.clientHeight", "plot.querySelector('.main-svg').getBoundingClientRect().height")
+    heights = []
+    tab.size(1280)
+    tab.open(made[0])
+    everything(tab)
+    for size in ((1280, 1000), (500, 900), (500, 8800), (1280, 900)):
+        tab.size(*size)
+        # longer than plotly takes to follow a window
+        tab.run("new Promise(done => setTimeout(done, 500))")
+        assert tab.run(drawn) == tab.run(place), size
+        heights.append(dict(tab.run(place)))
+    wide, narrow, tall, again = heights
+    assert (again, tall) == (wide, narrow)
+    # six panels in two rows, and in six
+    assert narrow["figure-efficiency-plot"] == 3 * wide["figure-efficiency-plot"]
+    assert narrow["figure-memory-plot"] == wide["figure-memory-plot"]
 
 
 def test_the_skip_link_leads_to_the_content(tab, made):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import plotly.graph_objects
 import pytest
+from made_page import made_points, write_page
 from made_rows import made_row
 from node_files import add_samples
 from omegaconf import OmegaConf
@@ -62,6 +63,17 @@ def test_the_headline_says_what_each_strategy_keeps(demo):
     assert demo["headline"][1].startswith("tiny-fsdp keeps 80.0 % ([")
     assert demo["headline"][0] in read(demo, "page")
     assert demo["headline"][0] in read(demo, "summary")
+
+
+def test_a_page_of_many_curves_opens_with_a_few_sentences_and_folds_the_others(tmp_path):
+    file, document = write_page(tmp_path, made_points((8, 16), ("default", "ring", "tree"), repeats=1))
+    page, findings = file.read_text(), [escape(sentence) for sentence in document["headline"]]
+    first, folded = (
+        re.findall("<li>(.*?)</li>", re.search(f"{start}(.*?)</ul>", page, re.S).group(1))
+        for start in ('<ul class="findings">', f'<details id="more" class="more"><summary>{len(findings) - 4} more<')
+    )
+    assert first == findings[:4]
+    assert folded == findings[4:] != []
 
 
 def test_the_document_is_json_and_equals_the_csv(demo):
@@ -225,7 +237,7 @@ def test_repeats_that_cannot_tell_say_so(wild):
     assert "too uncertain to tell" in read(wild, "page")
     shown = drawn(wild)
     assert shown["efficiency"].layout["yaxis"]["range"][1] < 2
-    assert "tell nothing and are not drawn" in shown["throughput"].caption
+    assert "Hollow, ±?: too uncertain to tell" in shown["throughput"].caption
 
 
 def test_what_repeats_cannot_tell_is_marked_in_every_table(wild, demo):

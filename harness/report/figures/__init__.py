@@ -30,7 +30,7 @@ def figures(document: dict[str, Any], curves: Sequence[Curve], gathered: Gathere
     if any(len(curve.scales) > 1 for curve in curves):
         made.append(efficiency(curves, rows))
     if lost := [entry for entry in document["breakdown"] if entry["label"] != entry["baseline"]]:
-        made.append(losses(lost, rows))
+        made.append(losses(lost, rows, curves))
     if trained:
         made.append(heat(trained))
     if document["comparisons"]:

@@ -12,6 +12,8 @@ from harness.plan.benchmark import GRAPHED_BYTES, size_text
 from harness.quantities import number
 from harness.report.figures.figure import (
     COMMUNICATION,
+    OTHERS,
+    SERIES,
     SYMBOLS,
     Cell,
     Dict,
@@ -21,6 +23,7 @@ from harness.report.figures.figure import (
     color,
     heading,
     panels,
+    place,
 )
 from harness.report.words import names, percent
 
@@ -48,7 +51,9 @@ def busbw(curves: Sequence[Bandwidth], in_steps: dict[str, list[InStep]], short:
     data, there = _lines(curves, short, line), _panels(curves)
     compared = {slug: mine for slug, all_ in in_steps.items() if (mine := [e for e in all_ if e.op in there])}
     for index, (slug, operations) in enumerate(compared.items()):
-        data += _symbols(operations, short[slug], SYMBOLS[index % len(SYMBOLS)], there)
+        shown = place(index, len(compared), escape(short[slug]), ", in a step")
+        symbols = _symbols(operations, short[slug], index, there, shown)
+        data += [trace | {"showlegend": not position and index <= SERIES} for position, trace in enumerate(symbols)]
     layout = _layout(there, "busbw (GB/s)", {"rangemode": "tozero"})
     caption = (
         "Lines: operations alone, fp32, S by nccl-tests' convention; median of batches of calls, each on the slowest "
@@ -91,7 +96,7 @@ def _lines(
     """A line for each curve, operation and way to launch it; a curve has one colour and one place in the legend."""
     there, data = _panels(curves), list[Dict]()
     for index, curve in enumerate(curves):
-        shown = False
+        shown = index > SERIES
         for op, panel in there.items():
             for graph in (False, True):
                 mine = [entry for entry in curve.entries if (entry["op"], entry["graph"]) == (op, graph)]
@@ -108,11 +113,10 @@ def _lines(
                         "mode": "lines+markers",
                         "x": [entry["bytes"] for entry in mine],
                         "y": [value(entry)[0] for entry in mine],
-                        "name": escape(short[curve.slug]),
-                        "legendgroup": curve.slug,
+                        **place(index, len(curves), escape(short[curve.slug])),
                         "showlegend": not shown,
                         "line": {
-                            "color": color(index),
+                            "color": color(index) if index < SERIES else OTHERS,
                             "width": 2,
                             "dash": "dot" if graph else "solid",
                         },
@@ -126,7 +130,7 @@ def _lines(
     return data
 
 
-def _symbols(operations: Sequence[InStep], name: str, symbol: str, there: dict[str, str]) -> list[Dict]:
+def _symbols(operations: Sequence[InStep], name: str, index: int, there: dict[str, str], shown: Dict) -> list[Dict]:
     """A point's in-step operations, in their panels."""
     data: list[Dict] = []
     for op, panel in there.items():
@@ -140,9 +144,9 @@ def _symbols(operations: Sequence[InStep], name: str, symbol: str, there: dict[s
             )
         if mine:
             symbols: Dict = {"type": "scatter", "mode": "markers", "x": [each.bytes for each in mine]}
-            symbols |= {"y": [each.busbw / 1e9 for each in mine], "name": f"{escape(name)}, in a step"}
-            symbols |= {"legendgroup": f"{name}, in a step", "showlegend": not data}
-            symbols["marker"] = {"symbol": f"{symbol}-open", "size": 10, "color": "var(--text)"}
+            symbols |= {"y": [each.busbw / 1e9 for each in mine]} | shown
+            symbol, ink = (SYMBOLS[index], "var(--text)") if index < SERIES else ("circle", OTHERS)
+            symbols["marker"] = {"symbol": f"{symbol}-open", "size": 10, "color": ink}
             symbols |= {"customdata": words, "hovertemplate": "%{customdata}<extra></extra>"}
             data.append(symbols | axes(panel))
     return data

@@ -9,16 +9,25 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from harness.analysis.efficiency import Curve
 from harness.analysis.intervals import Interval
 from harness.analysis.summary import Row
 from harness.quantities import number
-from harness.report.words import names, span
+from harness.report.words import UNSURE, names, span
 
 Dict = dict[str, Any]
 Cell = str | int | float | None
 SERIES = 8
+MOST_LEADING = 6
+"""Curves that have a colour and a name where there are more than colours; the others are grey."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
 PANELS_A_ROW = 3
+OTHERS = "var(--edge)"
+"""The colour of curves that have none of their own."""
+HOLLOW = "var(--page)"
+"""What a mark of which its interval tells too little is filled with."""
+WITHIN_RUN = ", within one run"
+"""Behind what has a single run on a side: its interval knows nothing of other runs."""
 INSIDE = {"color": "var(--page)"}
 """Of text in a bar."""
 POINT = ("slug", "label", "repeat", "status", "gpus")
@@ -70,6 +79,28 @@ def color(index: int) -> str:
     return f"var(--series-{index % SERIES + 1})"
 
 
+def leading(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves that have a colour of their own: all, or where there are more than colours the fastest and slowest."""
+    if len(curves) <= SERIES:
+        return list(curves)
+    # by tokens/s of one GPU, for curves may end at different scales
+    ordered = sorted(curves, key=lambda curve: -curve.largest.tokens_per_s.value / curve.largest.gpus)
+    return ordered[: MOST_LEADING // 2] + ordered[-MOST_LEADING // 2 :]
+
+
+def place(index: int, count: int, title: str, what: str = "") -> Dict:
+    """A line's place in the legend: its own, or for those beyond as many as there are colours one for all."""
+    if index < SERIES:
+        return {"name": title + what, "legendgroup": title + what}
+    return {"name": f"{count - SERIES} others{what}", "legendgroup": f"others{what}", "legendrank": 1001}
+
+
+def colors(curves: Sequence[Curve]) -> dict[str, str]:
+    """The colour of each curve by its name, one in all figures; grey where there are more curves than colours."""
+    own = {curve.name: color(index) for index, curve in enumerate(leading(curves))}
+    return {curve.name: own.get(curve.name, OTHERS) for curve in curves}
+
+
 def labels(rows: Sequence[Row]) -> list[str]:
     """Names for an axis; a point that is not `ok` says so."""
     return [
@@ -103,6 +134,11 @@ def heading(panel: str, text: str) -> Dict:
 
 def axes(panel: str) -> Dict:
     return {"xaxis": f"x{panel}", "yaxis": f"y{panel}"}
+
+
+def doubt(value: Interval) -> str:
+    """The mark of a value that its interval tells too little of."""
+    return "" if value.tells else f" {UNSURE}"
 
 
 def within(value: Interval, share: bool = False) -> str:

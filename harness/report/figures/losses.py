@@ -5,10 +5,24 @@ from html import escape
 from typing import Any
 
 from harness.analysis.breakdown import UNEXPLAINED
+from harness.analysis.efficiency import Curve
+from harness.analysis.intervals import Interval
 from harness.analysis.parts import PARTS
 from harness.analysis.summary import Row
-from harness.report.figures.figure import Cell, Dict, Figure, Numbers, axes, extent, heading, panels, windows
-from harness.report.words import milliseconds, unit
+from harness.report.figures.figure import (
+    HOLLOW,
+    WITHIN_RUN,
+    Cell,
+    Dict,
+    Figure,
+    Numbers,
+    axes,
+    extent,
+    heading,
+    panels,
+    windows,
+)
+from harness.report.words import UNSURE, milliseconds, unit
 
 TITLES = {
     "transfer": "exposed transfer",
@@ -21,9 +35,13 @@ TITLES = {
 }
 
 
-def losses(entries: Sequence[dict[str, Any]], rows: Sequence[Row]) -> Figure:
-    """A panel a curve, for baselines differ, and in it a stack a scale; `entries` are breakdowns beyond baselines."""
+def losses(entries: Sequence[dict[str, Any]], rows: Sequence[Row], measured: Sequence[Curve]) -> Figure:
+    """A panel a curve, for baselines differ, and in it a stack a scale; `entries` are breakdowns beyond baselines.
+
+    Hollow is what may as well be no loss: its interval holds zero, or there is none.
+    """
     over = unit(rows)
+    gaps = {(curve.name, scale.label): _gap_of(scale.efficiency) for curve in measured for scale in curve.scales}
     curves: dict[str, list[dict[str, Any]]] = {}
     for entry in entries:
         curves.setdefault(entry["curve"], []).append(entry)
@@ -35,11 +53,16 @@ def losses(entries: Sequence[dict[str, Any]], rows: Sequence[Row]) -> Figure:
         "margin": {"l": 64, "r": 24, "t": 110, "b": 56},
         "legend": {"y": 1 + 44 / (260 * lines), "traceorder": "normal"},
     }
-    data: list[Dict] = []
     used = [name for name in (*PARTS, UNEXPLAINED) if any(_points(entry, name) for entry in entries)]
+    data: list[Dict] = [_legend(TITLES[name], name, _marker(name)) for name in used]
+    if not all(_tells(_lost(entry, name)) for entry in entries for name in used):
+        data.append(
+            _legend(f"{UNSURE} too uncertain to tell", "unsure", {"color": HOLLOW, "line": _outline("var(--text)")})
+        )
     for index, (curve, mine) in enumerate(curves.items()):
         panel = str(index + 1) if index else ""
         scales = [_scale(entry, mine) for entry in mine]
+        summed = [gaps[curve, entry["label"]] for entry in mine]
         for name in used:
             data.append(
                 {
@@ -48,9 +71,8 @@ def losses(entries: Sequence[dict[str, Any]], rows: Sequence[Row]) -> Figure:
                     "y": [_points(entry, name) for entry in mine],
                     "name": TITLES[name],
                     "legendgroup": name,
-                    "showlegend": not index,
-                    "marker": {"color": f"var(--part-{name})"}
-                    | ({"pattern": {"shape": "/", "size": 6, "solidity": 0.35}} if name == UNEXPLAINED else {}),
+                    "showlegend": False,
+                    "marker": _marker(name, [_tells(_lost(entry, name)) for entry in mine]),
                     "customdata": [_words(entry, name) for entry in mine],
                     "hovertemplate": "%{customdata}<extra></extra>",
                     **axes(panel),
@@ -58,17 +80,23 @@ def losses(entries: Sequence[dict[str, Any]], rows: Sequence[Row]) -> Figure:
             )
         gap: Dict = {"type": "scatter", "mode": "markers", "x": scales, "y": [_gap(entry) for entry in mine]}
         gap |= {"name": "the whole gap", "legendgroup": "gap", "showlegend": not index}
-        gap |= {"marker": {"symbol": "diamond-open", "size": 9, "color": "var(--text)", "line": {"width": 2}}}
-        gap |= {"hovertemplate": "%{y:.2f} points in all<extra></extra>"}
+        filling = ["var(--text)" if _tells(each) else HOLLOW for each in summed]
+        gap |= {"marker": {"symbol": "diamond", "size": 9, "color": filling, "line": _outline("var(--text)")}}
+        gap["customdata"] = [
+            f"{_gap(one):.2f}{_bounds(each)} points in all" for one, each in zip(mine, summed, strict=True)
+        ]
+        gap |= {"hovertemplate": "%{customdata}<extra></extra>"}
         data.append(gap | axes(panel))
         layout[f"xaxis{panel}"] = {"type": "category", "title": {"text": over}}
         layout[f"yaxis{panel}"] = {"range": [low, high], "zeroline": True, "zerolinewidth": 2}
         if index % columns == 0:
             layout[f"yaxis{panel}"]["title"] = {"text": "points of efficiency lost"}
-        last = f"<b>{escape(curve)}</b>: {_gap(mine[-1]):.1f} points at {mine[-1]['gpus']}"
-        layout["annotations"].append(
-            heading(panel, f"{last}<br>{mine[0]['scaling']}, of {escape(mine[0]['baseline'])}")
+        doubt = f" {UNSURE}" * (not _tells(summed[-1]))
+        last = f"<b>{escape(curve)}</b>: {_gap(mine[-1]):.1f} points{doubt} at {mine[-1]['gpus']}"
+        of = (
+            f"{mine[0]['scaling']}, of {escape(mine[0]['baseline'])}{WITHIN_RUN * (summed[-1]['kind'] == 'within-run')}"
         )
+        layout["annotations"].append(heading(panel, f"{last}<br>{of}"))
     return Figure("losses", "Where the loss comes from", _caption(entries, rows), _numbers(entries), data, layout)
 
 
@@ -83,7 +111,8 @@ def _caption(entries: Sequence[dict[str, Any]], rows: Sequence[Row]) -> str:
         f"scale, named above its panel; panels share one range. {windows(rows)} Parts: of each sampled step the rank "
         "in the middle by waiting, median over these steps; data: mean over the window. Means over "
         f"{extent(repeats)} repeat{'s' * (repeats != [1])} a scale; 95 % intervals over repeats where one points at "
-        f"a part.{among}"
+        f"a part. Hollow, {UNSURE}: too uncertain to tell, with an interval that holds zero, or none, as with a single "
+        f"run of a scale.{among}"
     )
 
 
@@ -92,8 +121,46 @@ def _part(entry: dict[str, Any], name: str) -> dict[str, Any]:
     return part
 
 
+def _lost(entry: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """The part's points as an interval, in shares of the step."""
+    lost: dict[str, Any] | None = _part(entry, name)["lost_efficiency"]
+    return lost
+
+
+def _gap_of(share: Interval) -> dict[str, Any]:
+    """The whole gap as such an interval: what an efficiency lacks of 1."""
+    lo, hi = (None if bound is None else 1 - bound for bound in (share.hi, share.lo))
+    return {"value": 1 - share.value, "lo": lo, "hi": hi, "kind": share.kind}
+
+
+def _tells(lost: dict[str, Any] | None) -> bool:
+    """Whether the interval says that something is lost, or won."""
+    return lost is not None and lost["lo"] is not None and not lost["lo"] <= 0 <= lost["hi"]
+
+
+def _bounds(lost: dict[str, Any]) -> str:
+    return "" if lost["lo"] is None else f" [{100 * lost['lo']:.2f}, {100 * lost['hi']:.2f}]"
+
+
+def _outline(ink: str) -> Dict:
+    return {"color": ink, "width": 2}
+
+
+def _marker(name: str, tells: Sequence[bool] = (True,)) -> Dict:
+    """How a part is filled, at scales of which its interval tells and at others."""
+    ink = f"var(--part-{name})"
+    marker: Dict = {"color": ink} if all(tells) else {"color": [ink if each else HOLLOW for each in tells]}
+    marker["line"] = {"color": ink, "width": 0 if all(tells) else [0 if each else 2 for each in tells]}
+    return marker | ({"pattern": {"shape": "/", "size": 6, "solidity": 0.35}} if name == UNEXPLAINED else {})
+
+
+def _legend(title: str, group: str, marker: Dict) -> Dict:
+    """A place in the legend, of something that is drawn in several ways."""
+    return {"type": "bar", "x": [None], "y": [None], "name": title, "legendgroup": group, "marker": marker}
+
+
 def _points(entry: dict[str, Any], name: str) -> float | None:
-    lost = _part(entry, name)["lost_efficiency"]
+    lost = _lost(entry, name)
     return None if lost is None else 100 * lost["value"]
 
 
@@ -123,10 +190,10 @@ def _words(entry: dict[str, Any], name: str) -> str:
     if part["lost_s"] is None:
         return ""
     lost, share = part["lost_s"], part["lost_efficiency"]
-    bounds = "" if share["lo"] is None else f" [{100 * share['lo']:.2f}, {100 * share['hi']:.2f}]"
+    doubt = f" {UNSURE}" * (not _tells(share))
     own = f"{milliseconds(part['own_s'])} ms of a step"
     return (
-        f"{escape(entry['label'])}<br>{TITLES[name]}: {100 * share['value']:.2f}{bounds} points<br>"
+        f"{escape(entry['label'])}<br>{TITLES[name]}: {100 * share['value']:.2f}{_bounds(share)} points{doubt}<br>"
         f"{own}, {milliseconds(lost['value'])} ms beyond the baseline's"
     )
 

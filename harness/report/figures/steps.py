@@ -12,6 +12,7 @@ from harness.report.figures.figure import (
     Figure,
     bars_height,
     color,
+    colors,
     extent,
     labels,
     names_axis,
@@ -24,17 +25,17 @@ _BOX = {"lowerfence": "min", "q1": "p25", "median": "p50", "q3": "p75", "upperfe
 
 def step_times(rows: Sequence[Row], curves: Sequence[Curve]) -> Figure:
     """A box a point, from the window's quantiles."""
-    order = {curve.name: index for index, curve in enumerate(curves)}
+    inks = colors(curves)
     named = labels(rows)
     data: list[Dict] = []
-    for name, index in order.items():
+    for name, ink in inks.items():
         mine = [(label, row) for label, row in zip(named, rows, strict=True) if row["curve"] == name]
         box: Dict = {key: [row[f"step_s_{column}"] * 1e3 for _, row in mine] for key, column in _BOX.items()}
         box |= {"type": "box", "orientation": "h", "y": [label for label, _ in mine], "name": escape(name)}
-        data.append(box | {"line": {"color": color(index), "width": 1.5}, "width": 0.5, "showlegend": False})
+        data.append(box | {"line": {"color": ink, "width": 1.5}, "width": 0.5, "showlegend": False})
         longest: Dict = {"type": "scatter", "mode": "markers", "x": [row["step_s_max"] * 1e3 for _, row in mine]}
         longest |= {"y": box["y"], "name": "longest step", "showlegend": False}
-        longest["marker"] = {"color": color(index), "symbol": "line-ns-open", "size": 9}
+        longest["marker"] = {"color": ink, "symbol": "line-ns-open", "size": 9}
         data.append(longest | {"hovertemplate": "longest step %{x:.4g} ms<extra>%{y}</extra>"})
     layout = {
         "height": bars_height(rows),
