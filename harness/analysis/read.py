@@ -2,8 +2,9 @@
 
 import functools
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ import harness
 from harness.config import Config
 
 SCHEMA = 1
+CLOCK_S = 1.0
+"""What a clock that is set right may move stamps."""
 GROUP = re.compile(r"^(?=[a-z_]+:\s)", re.MULTILINE)
 """Where a key of the outermost mapping stands, in the YAML that the harness writes."""
+MOST_NAMED = 5
+"""Lines that one sentence names."""
 Record = dict[str, Any]
 Events = dict[int, list[Record]]
 
@@ -59,19 +64,47 @@ class Study:
             except ValueError as error:
                 self.warnings.append(str(error))
             except OSError as error:
-                self.warnings.append(f"point {folder.name} is left out: {error}")
+                self.warnings.append(f"point {folder.name} is left out: {error.strerror}")
+
+
+@functools.cache
+def kinds() -> dict[str, Record]:
+    """The schema of each kind of record."""
+    found: dict[str, Record] = json.loads((Path(harness.__file__).parent / "records.schema.json").read_bytes())["$defs"]
+    return found
 
 
 @functools.cache
 def required() -> dict[str, frozenset[str]]:
     """The fields that a record of each kind has, by the schema."""
-    kinds: dict[str, Record] = json.loads((Path(harness.__file__).parent / "records.schema.json").read_bytes())["$defs"]
-    return {kind: frozenset({"time", *found.get("required", ())}) for kind, found in kinds.items()}
+    return {kind: frozenset({"time", *found.get("required", ())}) for kind, found in kinds().items()}
+
+
+@functools.cache
+def numbers() -> dict[str, tuple[tuple[str, float], ...]]:
+    """The fields of each kind of record that are always numbers, each with the least that it can be, by the schema."""
+    found: dict[str, tuple[tuple[str, float], ...]] = {}
+    for kind, schema in kinds().items():
+        of = schema.get("properties", {}).items()
+        seconds = tuple((name, 0.0) for name, value in of if value == {"$ref": "#/$defs/seconds"})
+        found[kind] = seconds + tuple((name, -math.inf) for name, value in of if value == {"type": "number"})
+    return found
 
 
 def complete(record: Record) -> bool:
-    """Whether a record has all its fields."""
-    return "kind" in record and required().get(str(record["kind"]), frozenset()) <= record.keys()
+    """Whether a record has all its fields, and times that can be."""
+    kind = str(record.get("kind"))
+    return "kind" in record and required().get(kind, frozenset()) <= record.keys() and not impossible(record)
+
+
+def impossible(record: Record) -> list[str]:
+    """The fields of a record that are no number where there is always one, or seconds below zero."""
+    found = []
+    for name, least in (("time", -math.inf), *numbers().get(str(record.get("kind")), ())):
+        value = record.get(name, 0)
+        if type(value) not in (int, float) or not least <= value < math.inf:
+            found.append(name)
+    return found
 
 
 def lacking(record: Record) -> list[str]:
@@ -90,7 +123,8 @@ def read_lines(path: Path) -> tuple[list[Record], str | None]:
     except OSError as error:
         return [], f"{path.name}: cannot be read ({error.strerror})"
     records: list[Record] = []
-    torn, malformed = False, []
+    torn = False
+    malformed: list[int] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -104,9 +138,20 @@ def read_lines(path: Path) -> tuple[list[Record], str | None]:
             if number == len(lines):
                 torn = True
             else:
-                malformed.append(str(number))
-    skipped = [f"malformed line {number}" for number in malformed] + ["a torn last line"] * torn
+                malformed.append(number)
+    skipped = [f"{_counted(len(malformed), 'malformed line')} ({_some(malformed)})"] * bool(malformed)
+    skipped += ["a torn last line"] * torn
     return records, f"{path.name}: skipped {' and '.join(skipped)}" if skipped else None
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _some(told: Iterable[object]) -> str:
+    """The first of many: `2, 3, 5 …`."""
+    names = [str(each) for each in told]
+    return ", ".join(names[:MOST_NAMED]) + " …" * (len(names) > MOST_NAMED)
 
 
 def read_point(path: Path) -> Point:
@@ -127,15 +172,10 @@ def read_point(path: Path) -> Point:
             launches.append(launch)
         if skipped:
             warnings.append(f"attempt {attempt.name}: {skipped}")
-        ours = [record for record in records if record.get("schema") == SCHEMA]
-        if foreign := len(records) - len(ours):
-            warnings.append(f"attempt {attempt.name}: events.jsonl: skipped {foreign} records of another schema")
-        events[int(attempt.name)] = [record for record in ours if complete(record)]
-        if torn := len(ours) - len(events[int(attempt.name)]):
-            fields = sorted({name for record in ours for name in lacking(record)})
-            warnings.append(
-                f"attempt {attempt.name}: events.jsonl: skipped {torn} records that lack {', '.join(fields)}"
-            )
+        events[int(attempt.name)], doubts = _sound(records)
+        if status and status["status"] == "ok" and launch and not (attempt / "events.jsonl").exists():
+            doubts.append("is missing")
+        warnings.extend(f"attempt {attempt.name}: events.jsonl: {doubt}" for doubt in doubts)
         told = (record["message"] for record in events[int(attempt.name)] if record["kind"] == "warning")
         warnings.extend(f"attempt {attempt.name}: {message}" for message in told)
         progress = _record(attempt / "progress.json", warnings)
@@ -147,6 +187,36 @@ def read_point(path: Path) -> Point:
         ended = any(record["kind"] == "end" for records in events.values() for record in records)
         status = {"status": "ok" if by_hand and ended else "pending", "reason": None, "rank": None}
     return Point(path, path.name, config, status, provenance, environment, launches, events, warnings)
+
+
+def _sound(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """The records of this schema that can have been, and of which kinds how many others were skipped.
+
+    No step lasts longer than all that its attempt has stamped.
+    """
+    ours = [record for record in records if record.get("schema") == SCHEMA]
+    sound = [record for record in ours if complete(record)]
+    stamps = [record["time"] for record in sound] + [record["start"] for record in sound if record["kind"] == "step"]
+    longest = max(stamps, default=0.0) - min(stamps, default=0.0) + CLOCK_S
+    endless = [record for record in sound if record["kind"] == "step" and record["duration_s"] > longest]
+    if endless:
+        sound = [record for record in sound if record not in endless]
+    torn, wrong = [], [["duration_s"]] * len(endless)
+    for record in ours if len(sound) + len(endless) < len(ours) else ():
+        if missing := lacking(record):
+            torn.append(missing)
+        elif told := impossible(record):
+            wrong.append(told)
+    skipped = {
+        "of another schema": len(records) - len(ours),
+        f"that lack {_names(torn)}": len(torn),
+        f"with an impossible {_names(wrong)}": len(wrong),
+    }
+    return sound, [f"skipped {_counted(count, 'record')} {which}" for which, count in skipped.items() if count]
+
+
+def _names(told: Iterable[Iterable[str]]) -> str:
+    return ", ".join(sorted({name for names in told for name in names}))
 
 
 def read_study(path: Path) -> Study:
@@ -171,12 +241,17 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _record(path: Path, warnings: list[str]) -> Record | None:
-    """A document with all its fields, or None."""
+    """A document with all its fields and times that can be, or None."""
     document = _document(path, warnings)
-    if document is None or not (missing := lacking(document)):
-        return document
-    warnings.append(f"{path.name} lacks {', '.join(missing)}")
-    return None
+    if document is None:
+        return None
+    if missing := lacking(document):
+        warnings.append(f"{path.name} lacks {', '.join(missing)}")
+        return None
+    if wrong := impossible(document):
+        warnings.append(f"{path.name} has an impossible {', '.join(wrong)}")
+        return None
+    return document
 
 
 def _document(path: Path, warnings: list[str]) -> Record | None:
@@ -198,11 +273,19 @@ def read_config(path: Path) -> Config:
     Plain YAML: merging through OmegaConf takes 12 to 20 ms a point.
     """
     try:
-        config = _build(Config, _mapping((path / "config.yaml").read_text(encoding="utf-8")))
+        text = (path / "config.yaml").read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ValueError(f"point {path.name} is left out: it has no config.yaml") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, AttributeError) as error:
-        raise ValueError(f"point {path.name} is left out: config.yaml: {error}") from None
+    except OSError as error:
+        raise ValueError(f"point {path.name} is left out: config.yaml: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"point {path.name} is left out: config.yaml is no text") from None
+    try:
+        config = _build(Config, _mapping(text))
+    except yaml.YAMLError:
+        raise ValueError(f"point {path.name} is left out: config.yaml is no YAML") from None
+    except ValueError as error:
+        raise ValueError(f"point {path.name} is left out: config.yaml {error}") from None
     assert isinstance(config, Config)
     return config
 
@@ -226,6 +309,12 @@ def _parsed(text: str) -> Any:
     return yaml.load(text, Loader=loader)  # noqa: S506
 
 
-def _build(kind: Any, values: dict[str, Any]) -> Any:
-    groups = {item.name: item.type for item in fields(kind) if is_dataclass(item.type)}
-    return kind(**{key: _build(groups[key], value) if key in groups else value for key, value in values.items()})
+def _build(kind: Any, values: Any, name: str = "") -> Any:
+    """A dataclass of the configuration; ValueError, what is wrong with it, where the values are not its fields'."""
+    if not isinstance(values, dict):
+        raise ValueError(f"has no keys{f' below {name}' * bool(name)}".removesuffix("."))
+    types = {item.name: item.type for item in fields(kind)}
+    if unknown := values.keys() - types.keys():
+        raise ValueError(f"has a key that is none: {name}{sorted(map(str, unknown))[0]}")
+    groups = {key: _build(types[key], values[key], f"{name}{key}.") for key in values if is_dataclass(types[key])}
+    return kind(**(values | groups))

@@ -9,7 +9,7 @@ from harness.analysis.exposure import exposure
 from harness.analysis.goodput import BUCKETS, doubts, ledger
 from harness.analysis.parts import PARTS, Accounts, step_parts
 from harness.analysis.read import Events, Point, Record
-from harness.analysis.steps import first, kept
+from harness.analysis.steps import first, gaps, kept
 from harness.analysis.stragglers import Arrivals, arrivals, host_of, sentence
 from harness.analysis.telemetry import Telemetry, telemetry
 from harness.analysis.throughput import attained, slow_products, throughput, utilisation
@@ -48,6 +48,8 @@ def summarise(point: Point) -> Row:
     tiled = ledger(point.launches, point.events)
     devices = telemetry(point.path, point.events, gpus)
     warnings = [*point.warnings, *doubts(tiled), *devices.warnings]
+    if lost := [] if times_collectives(config) else gaps(point.events, config, point.status.get("status") == "ok"):
+        warnings.insert(0, _without_record(lost))
     if start.get("oversubscribed"):
         warnings.insert(0, f"{_ranks_on_cores(point)}: not a scaling measurement")
     if slow := slow_products(start):
@@ -109,8 +111,8 @@ def summarise(point: Point) -> Row:
     }
     if point.launches:
         row |= {
-            "goodput_tokens_per_s": tiled.goodput_tokens_per_s,
-            "goodput_fraction": tiled.goodput_fraction,
+            "goodput_tokens_per_s": None if lost else tiled.goodput_tokens_per_s,
+            "goodput_fraction": None if lost else tiled.goodput_fraction,
             "wall_s": tiled.wall_s,
             "queue_s": tiled.queue_s,
             "lost_steps": tiled.lost_steps,
@@ -118,7 +120,15 @@ def summarise(point: Point) -> Row:
         }
     if times_collectives(config):
         return row | dict.fromkeys(TRAINED) | _benchmark(point)
+    if lost:
+        return row
     return row | _window(point, gpus, start, devices, accounts)
+
+
+def _without_record(lost: list[int]) -> str:
+    """Why a point whose records were damaged has no figures of its window."""
+    which = f"step {lost[0]} has" if len(lost) == 1 else f"{len(lost)} steps from {lost[0]} to {lost[-1]} have"
+    return f"measured {which} no record that can be read, so that tokens/s and all that follows are not known"
 
 
 def _benchmark(point: Point) -> Row:

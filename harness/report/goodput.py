@@ -12,7 +12,7 @@ from rich.text import Text
 from harness.analysis.goodput import doubts, ledger
 from harness.analysis.points import points
 from harness.analysis.read import SCHEMA, read_point, read_study
-from harness.analysis.steps import first
+from harness.analysis.steps import first, gaps
 from harness.plan.workload import times_collectives
 from harness.report.words import NONE, number, percent
 
@@ -33,6 +33,8 @@ def goodput(run_dir: Path) -> dict[str, Any]:
     tiled, start = ledger(point.launches, point.events), first(point.events, "start") or {}
     efficiency, peak = _efficiency(run_dir)
     stamped, trains = bool(point.launches), not times_collectives(point.config)
+    # without their records nobody knows how long they took
+    whole = not trains or not gaps(point.events, point.config, point.status["status"] == "ok")
     return {
         "schema": SCHEMA,
         "kind": "goodput",
@@ -48,8 +50,8 @@ def goodput(run_dir: Path) -> dict[str, Any]:
         "kept_steps": tiled.kept_steps if trains else None,
         "lost_steps": tiled.lost_steps if stamped and trains else None,
         "kept_tokens": tiled.kept_tokens if trains else None,
-        "goodput_tokens_per_s": tiled.goodput_tokens_per_s if trains else None,
-        "goodput_fraction": tiled.goodput_fraction,
+        "goodput_tokens_per_s": tiled.goodput_tokens_per_s if trains and whole else None,
+        "goodput_fraction": tiled.goodput_fraction if whole else None,
         "goodput_efficiency": efficiency,
         "goodput_peak": peak,
         "warnings": [*point.warnings, *doubts(tiled)],
