@@ -39,8 +39,8 @@ class Stub(ThreadingHTTPServer):
     """`runs` and `artifacts` by id, `views` those that were saved, `operations` the names of the queries in order.
 
     `reject` refuses every key, `full` takes no rows, `crowded` no artifacts, and `silent` takes requests and never
-    answers them, which may be set while a run is under way. Runs in `deleted` may not be written again. `refused` is how
-    many it has hung up on.
+    answers them, which may be set while a run is under way. Runs in `deleted` may not be written again. `refused` is
+    how many it has hung up on.
     """
 
     daemon_threads = True
