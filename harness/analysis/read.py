@@ -174,7 +174,7 @@ def read_point(path: Path) -> Point:
             warnings.append(f"attempt {attempt.name}: {skipped}")
         events[int(attempt.name)], doubts = _sound(records)
         if status and status["status"] == "ok" and launch and not (attempt / "events.jsonl").exists():
-            doubts.append("is missing")
+            warnings.append(f"attempt {attempt.name}: events.jsonl is missing")
         warnings.extend(f"attempt {attempt.name}: events.jsonl: {doubt}" for doubt in doubts)
         told = (record["message"] for record in events[int(attempt.name)] if record["kind"] == "warning")
         warnings.extend(f"attempt {attempt.name}: {message}" for message in told)

@@ -127,8 +127,9 @@ def summarise(point: Point) -> Row:
 
 def _without_record(lost: list[int]) -> str:
     """Why a point whose records were damaged has no figures of its window."""
-    which = f"step {lost[0]} has" if len(lost) == 1 else f"{len(lost)} steps from {lost[0]} to {lost[-1]} have"
-    return f"measured {which} no record that can be read, so that tokens/s and all that follows are not known"
+    many = f"{len(lost)} measured steps from {lost[0]} to {lost[-1]} have"
+    which = f"measured step {lost[0]} has" if len(lost) == 1 else many
+    return f"{which} no record that can be read, so that tokens/s and all that follows are not known"
 
 
 def _benchmark(point: Point) -> Row:

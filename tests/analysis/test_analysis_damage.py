@@ -54,7 +54,7 @@ def test_a_window_that_lost_a_measured_step_has_no_figures_and_says_why(tmp_path
     assert [row.get(name) for name in ("tokens_per_s", "step_s_p50", "mfu", "goodput_tokens_per_s")] == [None] * 4
     assert (document["goodput_tokens_per_s"], document["goodput_fraction"]) == (None, None)
     first, *others = row["warnings"].split("; ")
-    assert first.startswith("measured ") and "no record that can be read" in first
+    assert "measured step" in first and "no record that can be read" in first
     assert f"attempt 0: events.jsonl: {said}" in others
 
 

@@ -396,5 +396,19 @@ def test_a_point_whose_records_make_no_sense_keeps_its_row(tmp_path):
     [row] = [row for row in document["points"] if row["slug"] == path.name]
     assert (row["status"], row["gpus"], row["tokens_per_s"], row["efficiency"]) == ("ok", 1, None, None)
     assert row["warnings"] == "its records have values that make no sense, so that nothing is taken from them"
-    [warning] = document["warnings"]
-    assert warning.startswith("Some ok points do not tell what others do: tokens per step (128 per GPU), ")
+    assert document["warnings"] == []
+
+
+def test_what_a_point_does_not_tell_is_one_sentence(tmp_path):
+    study = demo_study(tmp_path)
+    one, two, *_ = sorted((study / "points").iterdir())
+    (one / "provenance.json").write_text("{")
+    (two / "attempts" / "0" / "events.jsonl").unlink()
+    document = report(study)
+    assert document["warnings"] == [
+        "Some ok points do not tell what others do: processor (a made processor), cores of a host (2), "
+        "commit (0123456789abcdef), uncommitted changes (no). Compare them with care."
+    ]
+    remarks = {row["slug"]: row["warnings"] for row in document["points"]}
+    assert remarks[one.name] == "provenance.json is not readable"
+    assert "attempt 0: events.jsonl is missing" in remarks[two.name]
