@@ -108,10 +108,12 @@ def parser() -> argparse.ArgumentParser:
     ):
         reader = verbs.add_parser(name, help=help)
         add_study(reader)
-        reader.add_argument("--json", action="store_true", help="one JSON document on standard output instead")
+        instead = "one JSON document on standard output instead"
+        unwritable = "; it is also printed where no file can be written beside the study" * (name == "report")
+        reader.add_argument("--json", action="store_true", help=instead + unwritable)
         reader.set_defaults(verb=verb)
     joined = "make one curve of points that differ in these fields of docs/comparability.md, and say so"
-    verbs.choices["report"].add_argument("--join", default="", metavar="FIELD,…", help=joined)
+    verbs.choices["report"].add_argument("--join", action="append", metavar="FIELD,…", help=joined)
     serve = "then show the page in a browser of this machine, anew as the study goes on"
     verbs.choices["report"].add_argument("--serve", action="store_true", help=serve)
     verbs.choices["report"].add_argument("--port", type=int, help=f"of --serve (default: {PORT})")
@@ -126,7 +128,7 @@ def parser() -> argparse.ArgumentParser:
     goodput.set_defaults(verb=goodput_verb)
 
     compare = verbs.add_parser("compare", help="what changed from one study to another, and how much faster it is")
-    compare.add_argument("old", metavar="STUDY_A", help="a study's name under the root, or its folder")
+    compare.add_argument("old", metavar="STUDY_A", help="a study's name under the root, its folder or bundle")
     compare.add_argument("new", metavar="STUDY_B", help="the one that is divided by it")
     compare.add_argument("--root", help=f"folder that holds the studies (default: {ROOT})")
     compare.add_argument("--json", action="store_true", help="one JSON document on standard output instead")
@@ -158,6 +160,11 @@ def study_dir(arguments: argparse.Namespace) -> Path:
     for folder in (root / arguments.study, given):
         if (folder / "study.json").is_file():
             return folder.absolute()
+    for path in (given, root / arguments.study):
+        if path.is_dir():
+            raise ValueError(f"{path}: has no study.json, so it is no study; give the folder of one, or its name")
+        if path.exists():
+            raise ValueError(f"{path}: is a file, and a study's folder is needed here; tar -xzf unpacks a bundle")
     raise ValueError(f"{arguments.study}: no study of that name in {root.absolute()}, and no such folder")
 
 
@@ -237,15 +244,25 @@ def reported(arguments: argparse.Namespace) -> dict[str, Any]:
     from harness.publish.bundle import report_of
     from harness.report import report
 
-    archive, join = Path(arguments.study), joined(arguments)
+    archive, join, printed = Path(arguments.study), joined(arguments), arguments.json
     if archive.is_file() and arguments.root is not None:
         raise ValueError(f"--root={arguments.root}: is of a study's name, and {archive} is a bundle")
-    return report_of(archive, join) if archive.is_file() else report(study_dir(arguments), cores(), join)
+    if archive.is_file():
+        return report_of(archive, join, printed)
+    return report(study_dir(arguments), cores(), join, printed=printed)
 
 
 def joined(arguments: argparse.Namespace) -> list[str]:
-    """The fields over which curves are joined."""
-    return [name for name in arguments.join.split(",") if name]
+    """The fields over which curves are joined; ValueError for a --join that names none."""
+    fields: list[str] = []
+    for given in arguments.join or ():
+        names = [name.strip() for name in given.split(",") if name.strip()]
+        if not names:
+            raise ValueError(
+                f"--join={given}: names no field; give one or more of docs/comparability.md, as --join=torch"
+            )
+        fields += names
+    return list(dict.fromkeys(fields))
 
 
 def goodput_verb(arguments: argparse.Namespace) -> int:
@@ -266,10 +283,13 @@ def goodput_verb(arguments: argparse.Namespace) -> int:
 
 
 def compare_verb(arguments: argparse.Namespace) -> int:
+    from harness.publish.bundle import comparable
     from harness.report.compare import compare, side_by_side
 
-    old, new = (argparse.Namespace(study=name, root=arguments.root) for name in (arguments.old, arguments.new))
-    document = compare(study_dir(old), study_dir(new))
+    named = [argparse.Namespace(study=name, root=arguments.root) for name in (arguments.old, arguments.new)]
+    given = [Path(each.study) if Path(each.study).is_file() else study_dir(each) for each in named]
+    with comparable(given) as (old, new):
+        document = compare(old, new, given)
     if arguments.json:
         sys.stdout.write(dump(document))
     else:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,43 @@ SCHEMA = 1
 
 
 @functools.cache
+def kinds() -> dict[str, dict[str, Any]]:
+    """The schema of each kind of record."""
+    found: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("records.schema.json").read_bytes())["$defs"]
+    return found
+
+
+@functools.cache
 def required() -> dict[str, frozenset[str]]:
     """The fields that a record of each kind has, by the schema."""
-    kinds: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("records.schema.json").read_bytes())["$defs"]
-    return {kind: frozenset({"time", *found.get("required", ())}) for kind, found in kinds.items()}
+    return {kind: frozenset({"time", *found.get("required", ())}) for kind, found in kinds().items()}
+
+
+@functools.cache
+def numbers() -> dict[str, tuple[tuple[str, float], ...]]:
+    """The fields of each kind of record that are always numbers, each with the least that it can be, by the schema."""
+    found: dict[str, tuple[tuple[str, float], ...]] = {}
+    for kind, schema in kinds().items():
+        of = schema.get("properties", {}).items()
+        seconds = tuple((name, 0.0) for name, value in of if value == {"$ref": "#/$defs/seconds"})
+        found[kind] = seconds + tuple((name, -math.inf) for name, value in of if value == {"type": "number"})
+    return found
 
 
 def complete(record: dict[str, Any]) -> bool:
-    """Whether a record has all its fields."""
-    return "kind" in record and required().get(str(record["kind"]), frozenset()) <= record.keys()
+    """Whether a record has all its fields, and times that can be."""
+    kind = str(record.get("kind"))
+    return "kind" in record and required().get(kind, frozenset()) <= record.keys() and not impossible(record)
+
+
+def impossible(record: dict[str, Any]) -> list[str]:
+    """The fields of a record that are no number where there is always one, or seconds below zero."""
+    found = []
+    for name, least in (("time", -math.inf), *numbers().get(str(record.get("kind")), ())):
+        value = record.get(name, 0)
+        if type(value) not in (int, float) or not least <= value < math.inf:
+            found.append(name)
+    return found
 
 
 def lacking(record: dict[str, Any]) -> list[str]:

@@ -39,7 +39,8 @@ class Stub(ThreadingHTTPServer):
     """`runs` and `artifacts` by id, `views` those that were saved, `operations` the names of the queries in order.
 
     `reject` refuses every key, `full` takes no rows, `crowded` no artifacts, and `silent` takes requests and never
-    answers them, which may be set while a run is under way. `refused` is how many it has hung up on.
+    answers them, which may be set while a run is under way. Runs in `deleted` may not be written again. `refused` is
+    how many it has hung up on.
     """
 
     daemon_threads = True
@@ -51,6 +52,7 @@ class Stub(ThreadingHTTPServer):
         self.views: dict[str, dict[str, Any]] = {}
         self.operations: list[str] = []
         self.reject = False
+        self.deleted: set[str] = set()
         self.full = self.crowded = False
         self.silent = False
         self.refused = self.away = 0
@@ -115,6 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer({"errors": [{"message": "invalid API key"}]}, 401)
         elif self.server.crowded and b"mutation CreateArtifact" in body:
             self.answer({"errors": [{"message": "over quota"}]}, 403)
+        elif b"mutation UpsertBucket" in body and any(run.encode() in body for run in self.server.deleted):
+            self.answer({"errors": [{"message": "run was previously created and deleted"}]}, 409)
         elif self.path == "/graphql":
             document = json.loads(body)
             name = re.search(r"(?:query|mutation)\s+(\w+)", document["query"])

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -67,12 +68,18 @@ def account(folder: Path) -> Account | str:
     except ValueError as error:
         return str(error)
     except OSError as error:
-        return f"point {folder.name} is left out: {error}"
-    try:
-        return _account(point)
+        return f"point {folder.name} is left out: {error.strerror}"
     # Damage takes more shapes than can be foreseen, and one damaged point must not cost the others their report.
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        return f"point {folder.name} is left out: its records make no sense ({error!r})"
+    for told in (point, _as_planned(point)):
+        with suppress(ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            return _account(told)
+    return f"point {folder.name} is left out: config.yaml has values that make no sense"
+
+
+def _as_planned(point: Point) -> Point:
+    """What is left of a point whose records make no sense: its configuration, and how it ended."""
+    said = "its records have values that make no sense, so that nothing is taken from them"
+    return replace(point, provenance={}, environment={}, launches=[], events={}, warnings=[*point.warnings, said])
 
 
 def _account(point: Point) -> Account:

@@ -55,11 +55,21 @@ class Difference:
 
 
 def check_join(join: Sequence[str]) -> None:
-    """Raise ValueError for a field that keeps no points apart."""
+    """Raise ValueError for a field that never keeps points apart."""
     for name in join:
         if name not in APART:
             hint = nearest(name, list(APART))
             raise ValueError(f"--join={name}: no field that keeps points apart{hint}; those are {', '.join(APART)}")
+
+
+def check_joined(study: str, join: Sequence[str], found: Iterable[Difference]) -> None:
+    """Raise ValueError for a field in which no `ok` points of a curve differ: who asks is mistaken."""
+    outcomes = {each.field: each.outcome for each in found}
+    for name in join:
+        if outcomes.get(name) != "joined":
+            apart = [field for field, outcome in outcomes.items() if outcome == "apart"]
+            others = f"; what does: {', '.join(apart)}" if apart else ", and no other field does"
+            raise ValueError(f"--join={name}: keeps no ok points of {study} apart{others}")
 
 
 def unasked(join: Sequence[str]) -> set[str]:

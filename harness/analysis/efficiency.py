@@ -75,9 +75,11 @@ def name_rows(
     for details in (scalings, work):
         for index, words in _differences({index: (stems[index], extras[index]) for index in range(len(rows))}, details):
             extras[index] += words
+    # of one whose records are lost nothing is compared: what it was started from is not yet what it was
+    told = [row["status"] == "ok" and row["backend"] is not None for row in rows]
     points = [
-        Candidate(stem + extra, row["nodes"], row["gpus"], row["status"] == "ok", found)
-        for stem, extra, row, found in zip(stems, extras, rows, prints, strict=True)
+        Candidate(stem + extra, row["nodes"], row["gpus"], ok, found)
+        for stem, extra, row, ok, found in zip(stems, extras, rows, told, prints, strict=True)
     ]
     differences = gate(points, join)
     for row, config, stem, point in zip(rows, configs, stems, points, strict=True):

@@ -7,7 +7,7 @@ import polars as pl
 
 from harness.analysis.accounts import Account, accounts
 from harness.analysis.attainable import COMPARED, Bandwidth, InStep, Setting, columns, placed
-from harness.analysis.comparability import Difference, check_join
+from harness.analysis.comparability import Difference, check_join, check_joined
 from harness.analysis.efficiency import fill_rows, name_rows
 from harness.analysis.fingerprint import Fingerprint, asked
 from harness.analysis.goodput import BUCKETS
@@ -194,6 +194,7 @@ def joined(study: str, told_of: Iterable[Account], join: Sequence[str] = ()) -> 
     for position, row in enumerate(began):
         row["position"] = position
     differences = name_rows(rows, configs, list(prints.values()), join)
+    check_joined(study, join, differences)
     fill_rows(rows)
     frame = pl.DataFrame([[row.get(name) for name in COLUMNS] for row in rows], schema=COLUMNS, orient="row")
     frame = frame.sort("model", "parallel", "nccl", "gpus", "nodes", "label", "repeat", nulls_last=True)

@@ -3,7 +3,7 @@
 import functools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,14 @@ import orjson
 import yaml
 
 from harness.config import Config
-from harness.records import SCHEMA, attempts, by_hand, complete, lacking
+from harness.records import SCHEMA, attempts, by_hand, complete, impossible, lacking
 
+CLOCK_S = 1.0
+"""What a clock that is set right may move stamps."""
 GROUP = re.compile(r"^(?=[a-z_]+:\s)", re.MULTILINE)
 """Where a key of the outermost mapping stands, in the YAML that the harness writes."""
+MOST_NAMED = 5
+"""Lines that one sentence names."""
 Record = dict[str, Any]
 Events = dict[int, list[Record]]
 
@@ -58,7 +62,7 @@ class Study:
             except ValueError as error:
                 self.warnings.append(str(error))
             except OSError as error:
-                self.warnings.append(f"point {folder.name} is left out: {error}")
+                self.warnings.append(f"point {folder.name} is left out: {error.strerror}")
 
 
 def read_lines(path: Path) -> tuple[list[Record], str | None]:
@@ -70,7 +74,8 @@ def read_lines(path: Path) -> tuple[list[Record], str | None]:
     except OSError as error:
         return [], f"{path.name}: cannot be read ({error.strerror})"
     records: list[Record] = []
-    torn, malformed = False, []
+    torn = False
+    malformed: list[int] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -84,9 +89,20 @@ def read_lines(path: Path) -> tuple[list[Record], str | None]:
             if number == len(lines):
                 torn = True
             else:
-                malformed.append(str(number))
-    skipped = [f"malformed line {number}" for number in malformed] + ["a torn last line"] * torn
+                malformed.append(number)
+    skipped = [f"{_counted(len(malformed), 'malformed line')} ({_some(malformed)})"] * bool(malformed)
+    skipped += ["a torn last line"] * torn
     return records, f"{path.name}: skipped {' and '.join(skipped)}" if skipped else None
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _some(told: Iterable[object]) -> str:
+    """The first of many: `2, 3, 5 …`."""
+    names = [str(each) for each in told]
+    return ", ".join(names[:MOST_NAMED]) + " …" * (len(names) > MOST_NAMED)
 
 
 def read_point(path: Path) -> Point:
@@ -106,15 +122,10 @@ def read_point(path: Path) -> Point:
             launches.append(launch)
         if skipped:
             warnings.append(f"attempt {attempt.name}: {skipped}")
-        ours = [record for record in records if record.get("schema") == SCHEMA]
-        if foreign := len(records) - len(ours):
-            warnings.append(f"attempt {attempt.name}: events.jsonl: skipped {foreign} records of another schema")
-        events[int(attempt.name)] = [record for record in ours if complete(record)]
-        if torn := len(ours) - len(events[int(attempt.name)]):
-            fields = sorted({name for record in ours for name in lacking(record)})
-            warnings.append(
-                f"attempt {attempt.name}: events.jsonl: skipped {torn} records that lack {', '.join(fields)}"
-            )
+        events[int(attempt.name)], doubts = _sound(records)
+        if status and status["status"] == "ok" and launch and not (attempt / "events.jsonl").exists():
+            warnings.append(f"attempt {attempt.name}: events.jsonl is missing")
+        warnings.extend(f"attempt {attempt.name}: events.jsonl: {doubt}" for doubt in doubts)
         told = (record["message"] for record in events[int(attempt.name)] if record["kind"] == "warning")
         warnings.extend(f"attempt {attempt.name}: {message}" for message in told)
         progress = _record(attempt / "progress.json", warnings)
@@ -124,6 +135,36 @@ def read_point(path: Path) -> Point:
         unwritten = not (path / "status.json").exists()
         status = {"status": by_hand(path) if unwritten else "pending", "reason": None, "rank": None}
     return Point(path, path.name, config, status, provenance, environment, launches, events, warnings)
+
+
+def _sound(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """The records of this schema that can have been, and of which kinds how many others were skipped.
+
+    No step lasts longer than all that its attempt has stamped.
+    """
+    ours = [record for record in records if record.get("schema") == SCHEMA]
+    sound = [record for record in ours if complete(record)]
+    stamps = [record["time"] for record in sound] + [record["start"] for record in sound if record["kind"] == "step"]
+    longest = max(stamps, default=0.0) - min(stamps, default=0.0) + CLOCK_S
+    endless = [record for record in sound if record["kind"] == "step" and record["duration_s"] > longest]
+    if endless:
+        sound = [record for record in sound if record not in endless]
+    torn, wrong = [], [["duration_s"]] * len(endless)
+    for record in ours if len(sound) + len(endless) < len(ours) else ():
+        if missing := lacking(record):
+            torn.append(missing)
+        elif told := impossible(record):
+            wrong.append(told)
+    skipped = {
+        "of another schema": len(records) - len(ours),
+        f"that lack {_names(torn)}": len(torn),
+        f"with an impossible {_names(wrong)}": len(wrong),
+    }
+    return sound, [f"skipped {_counted(count, 'record')} {which}" for which, count in skipped.items() if count]
+
+
+def _names(told: Iterable[Iterable[str]]) -> str:
+    return ", ".join(sorted({name for names in told for name in names}))
 
 
 def read_study(path: Path) -> Study:
@@ -148,12 +189,17 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _record(path: Path, warnings: list[str]) -> Record | None:
-    """A document with all its fields, or None."""
+    """A document with all its fields and times that can be, or None."""
     document = _document(path, warnings)
-    if document is None or not (missing := lacking(document)):
-        return document
-    warnings.append(f"{path.name} lacks {', '.join(missing)}")
-    return None
+    if document is None:
+        return None
+    if missing := lacking(document):
+        warnings.append(f"{path.name} lacks {', '.join(missing)}")
+        return None
+    if wrong := impossible(document):
+        warnings.append(f"{path.name} has an impossible {', '.join(wrong)}")
+        return None
+    return document
 
 
 def _document(path: Path, warnings: list[str]) -> Record | None:
@@ -175,11 +221,19 @@ def read_config(path: Path) -> Config:
     Plain YAML: merging through OmegaConf takes 12 to 20 ms a point.
     """
     try:
-        config = _build(Config, _mapping((path / "config.yaml").read_text(encoding="utf-8")))
+        text = (path / "config.yaml").read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ValueError(f"point {path.name} is left out: it has no config.yaml") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, AttributeError) as error:
-        raise ValueError(f"point {path.name} is left out: config.yaml: {error}") from None
+    except OSError as error:
+        raise ValueError(f"point {path.name} is left out: config.yaml: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"point {path.name} is left out: config.yaml is no text") from None
+    try:
+        config = _build(Config, _mapping(text))
+    except yaml.YAMLError:
+        raise ValueError(f"point {path.name} is left out: config.yaml is no YAML") from None
+    except ValueError as error:
+        raise ValueError(f"point {path.name} is left out: config.yaml {error}") from None
     assert isinstance(config, Config)
     return config
 
@@ -203,6 +257,12 @@ def _parsed(text: str) -> Any:
     return yaml.load(text, Loader=loader)  # noqa: S506
 
 
-def _build(kind: Any, values: dict[str, Any]) -> Any:
-    groups = {item.name: item.type for item in fields(kind) if is_dataclass(item.type)}
-    return kind(**{key: _build(groups[key], value) if key in groups else value for key, value in values.items()})
+def _build(kind: Any, values: Any, name: str = "") -> Any:
+    """A dataclass of the configuration; ValueError, what is wrong with it, where the values are not its fields'."""
+    if not isinstance(values, dict):
+        raise ValueError(f"has no keys{f' below {name}' * bool(name)}".removesuffix("."))
+    types = {item.name: item.type for item in fields(kind)}
+    if unknown := values.keys() - types.keys():
+        raise ValueError(f"has a key that is none: {name}{sorted(map(str, unknown))[0]}")
+    groups = {key: _build(types[key], values[key], f"{name}{key}.") for key in values if is_dataclass(types[key])}
+    return kind(**(values | groups))

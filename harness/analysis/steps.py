@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from harness.analysis.read import Record
+from harness.config import Config
+from harness.plan.profiling import profiled_steps
+from harness.plan.window import role
 
 Attempts = Mapping[int, Sequence[Record]]
 
@@ -56,6 +59,31 @@ def unrecorded(records: Sequence[Record]) -> list[int]:
         return []
     recorded = {record["step"] for record in records if record["kind"] == "step"}
     return [step for step in range(progress["first"], progress["finished"] + 1) if step not in recorded]
+
+
+def gaps(events: Attempts, config: Config, ok: bool) -> list[int]:
+    """Measured steps that are kept and have no record, although the attempt went on behind them, or ended well.
+
+    What a killed attempt could not record any more is none: it is the end of what is known. Of the last attempt of an
+    `ok` point nothing is.
+    """
+    found, bound, profiled = [], bounds(events), profiled_steps(config)
+    for attempt, records in events.items():
+        recorded = {record["step"] for record in records if record["kind"] == "step"}
+        done = recorded | {record["steps"] for record in records if record["kind"] == "end" and record["steps"]}
+        if ok and attempt == max(events):
+            done.update(unrecorded(records))
+        begun = {record["first"] for record in records if record["kind"] == "progress"} - {None} or recorded
+        if not begun or not done:
+            continue
+        begin, sampled = min(begun), config.record.sample_every
+        found += [
+            step
+            for step in range(begin, max(done) + 1)
+            if step not in recorded and step < bound[attempt]
+            if role(step, config.warmup, sampled, profiled, begin) == "measured"
+        ]
+    return sorted(found)
 
 
 def latest(events: Attempts, kind: str) -> Record | None:

@@ -10,7 +10,7 @@ from harness.analysis.exposure import exposure
 from harness.analysis.goodput import BUCKETS, doubts, ledger
 from harness.analysis.parts import PARTS, StepAccounts, step_parts
 from harness.analysis.read import Events, Point, Record
-from harness.analysis.steps import kept, latest
+from harness.analysis.steps import gaps, kept, latest
 from harness.analysis.stragglers import Arrivals, Waiting, arrivals, host_of, sentence
 from harness.analysis.telemetry import Telemetry, telemetry
 from harness.analysis.throughput import attained, slow_products, throughput, utilisation
@@ -55,6 +55,8 @@ def in_numbers(point: Point) -> tuple[Row, Waiting | None]:
     tiled = ledger(point.launches, point.events)
     devices = telemetry(point.path, point.events, gpus)
     warnings = [*point.warnings, *doubts(tiled), *devices.warnings]
+    if lost := [] if times_collectives(config) else gaps(point.events, config, point.status.get("status") == "ok"):
+        warnings.insert(0, _without_record(lost))
     if start.get("oversubscribed"):
         warnings.insert(0, f"{_ranks_on_cores(point)}: not a scaling measurement")
     if ranks < gpus:
@@ -121,8 +123,8 @@ def in_numbers(point: Point) -> tuple[Row, Waiting | None]:
     }
     if point.launches:
         row |= {
-            "goodput_tokens_per_s": tiled.goodput_tokens_per_s,
-            "goodput_fraction": tiled.goodput_fraction,
+            "goodput_tokens_per_s": None if lost else tiled.goodput_tokens_per_s,
+            "goodput_fraction": None if lost else tiled.goodput_fraction,
             "wall_s": tiled.wall_s,
             "queue_s": tiled.queue_s,
             "lost_steps": tiled.lost_steps,
@@ -131,7 +133,16 @@ def in_numbers(point: Point) -> tuple[Row, Waiting | None]:
     waiting = arrived.waiting and arrived.waiting.placed(start.get("hosts", []), ranks)
     if times_collectives(config):
         return row | dict.fromkeys(TRAINED) | _benchmark(point), waiting
+    if lost:
+        return row, waiting
     return row | _window(point, gpus, ranks, start, devices, accounts), waiting
+
+
+def _without_record(lost: list[int]) -> str:
+    """Why a point whose records were damaged has no figures of its window."""
+    many = f"{len(lost)} measured steps from {lost[0]} to {lost[-1]} have"
+    which = f"measured step {lost[0]} has" if len(lost) == 1 else many
+    return f"{which} no record that can be read, so that tokens/s and all that follows are not known"
 
 
 def _benchmark(point: Point) -> Row:

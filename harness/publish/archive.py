@@ -21,6 +21,8 @@ MOST_BYTES = 2**34
 HEADERS = 2**20
 """What may stand between two files, so that an archive's headers do not fill the memory either."""
 CHUNK = 2**20
+GZIP = b"\x1f\x8b"
+"""How every file begins that gzip has made."""
 SAFE = re.compile(r"[^\x00-\x1f\x7f\\]+")
 
 
@@ -49,7 +51,7 @@ def check_name(name: str) -> None:
 def pack(folder: Path, output: Path) -> None:
     """Write the folder as a .tar.gz that appears whole or not at all; the same files give the same bytes.
 
-    ValueError where the folder is beyond what `unpack` takes.
+    ValueError where the folder is beyond what `unpack` takes, or no such file can be written.
     """
     members = [folder / SUMS, *files(folder)]
     if len(members) > MOST_FILES or sum(path.stat().st_size for path in members) > MOST_BYTES:
@@ -68,6 +70,8 @@ def pack(folder: Path, output: Path) -> None:
                 with path.open("rb") as file:
                     tar.addfile(entry, file)
         os.replace(draft, output)
+    except OSError as error:
+        raise ValueError(f"{output}: cannot be written ({error.strerror}); --output=FILE names another") from error
     finally:
         draft.unlink(missing_ok=True)
 
@@ -79,6 +83,8 @@ def unpack(archive: Path, target: Path) -> Path:
     """
     try:
         with archive.open("rb") as raw, gzip.GzipFile(fileobj=raw) as packed:
+            if raw.peek(len(GZIP))[: len(GZIP)] != GZIP:
+                raise gzip.BadGzipFile("it is no .tar.gz")
             metered = Metered(packed)
             with tarfile.open(fileobj=metered, mode="r|") as tar:  # type: ignore[call-overload]
                 folder, found = _write_members(tar, metered, target)

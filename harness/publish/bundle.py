@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,20 +35,31 @@ checkpoints, W&B's files, the holders of points and the scripts that start them 
 
 
 def bundle(study_dir: Path, output: Path) -> Path:
-    """Write a study's bundle to `output`. ValueError where there is no study.
+    """Write a study's bundle to `output`. ValueError where there is no study, or no such file can be written.
 
     The page and all tables are made from the files that are in the bundle, so that whoever opens it gets the same.
     """
-    study = read_study(study_dir)
-    with TemporaryDirectory(prefix="harness-bundle-") as drafts:
-        folder = Path(drafts) / study.path.resolve().name
-        for path in records(study.path):
-            _copy(path, folder / path.relative_to(study.path))
+    if output.is_dir():
+        raise ValueError(f"{output}: is a folder; give the archive's file with --output=FILE")
+    if not output.parent.is_dir():
+        raise ValueError(f"{output}: cannot be written, for there is no folder {output.parent}")
+    with copied(study_dir) as folder:
         write_text(folder / "summary.json", json.dumps(without_places(report(folder)), indent=2) + "\n")
         write_text(folder / "README.md", README.format(study=folder.name, ending=ENDING))
         write_text(folder / archive.SUMS, archive.checksums(folder))
         archive.pack(folder, output)
     return output
+
+
+@contextmanager
+def copied(study_dir: Path) -> Iterator[Path]:
+    """A study's folder as it is in a bundle, without absolute paths, as long as this lasts."""
+    study = read_study(study_dir)
+    with TemporaryDirectory(prefix="harness-bundle-") as drafts:
+        folder = Path(drafts) / study.path.resolve().name
+        for path in records(study.path):
+            _copy(path, folder / path.relative_to(study.path))
+        yield folder
 
 
 @contextmanager
@@ -58,11 +69,24 @@ def opened(bundle: Path) -> Iterator[Path]:
         yield archive.unpack(bundle, Path(folder))
 
 
-def report_of(bundle: Path, join: Sequence[str] = ()) -> dict[str, Any]:
+@contextmanager
+def comparable(given: Sequence[Path]) -> Iterator[list[Path]]:
+    """Folders of studies, each itself or out of its bundle, as long as this lasts.
+
+    Beside a bundle a folder is read as its own bundle would be: that paths are hidden is no difference.
+    """
+    with ExitStack() as stack:
+        if any(path.is_file() for path in given):
+            yield [stack.enter_context((opened if path.is_file() else copied)(path)) for path in given]
+        else:
+            yield list(given)
+
+
+def report_of(bundle: Path, join: Sequence[str] = (), printed: bool = False) -> dict[str, Any]:
     """Write the report of a bundle into a folder beside it that has its name, and return the document."""
     with opened(bundle) as study_dir:
         folder = bundle.absolute().with_name(bundle.name.removesuffix(ENDING) + "-report")
-        return report(study_dir, join=join, folder=folder)
+        return report(study_dir, join=join, folder=folder, printed=printed)
 
 
 def without_places(document: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +38,29 @@ def open_run(folder: Path, state: State, fallback: bool, finish_s: int = FINISH_
     shows of the run: name, group, job_type, tags, config. Finishing it takes at most `finish_s`.
     """
     if state.mode != "offline":
+        before = _folders(folder, state)
         try:
             run = _init(folder, state.run_id, "online", finish_s, about)
             state.mode_used = "online"
             return run
         # Whatever the client raises, the records are not lost: they go to an offline run.
         except Exception as error:
+            # The client's service still holds the run's id, and has begun a folder in which nothing is.
+            wandb.teardown(exit_code=1)
+            for begun in _folders(folder, state) - before:
+                shutil.rmtree(begun, ignore_errors=True)
             if not fallback:
                 raise
             state.reason = f"offline, because no online run could be opened: {sentence(error)}"
-            # The client's service still holds the run's id.
-            wandb.teardown(exit_code=1)
     run = _init(folder, state.run_id, "offline", finish_s, about)
     state.mode_used = "offline"
     state.offline_dir = str(Path(run.dir).parent.relative_to(folder.resolve()))
     return run
+
+
+def _folders(folder: Path, state: State) -> set[Path]:
+    """What the client has of a run, opened online, beside what it is about."""
+    return set((folder / "wandb").glob(f"run-*-{state.run_id}"))
 
 
 def open_point(point: Point, state: State, fallback: bool) -> Any:

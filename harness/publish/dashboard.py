@@ -23,6 +23,8 @@ from harness.publish.history import AXIS
 from harness.publish.process import begin, leave
 
 END_S = 60.0
+NOT_ONLINE = ("offline", "disabled", "dryrun")
+"""Values of WANDB_MODE with which the client sends nothing."""
 EXTRA = "pip install 'scaling-harness[workspaces]' brings the package wandb-workspaces, which saves it"
 # Over the points' summaries, which have the columns of points.csv by their names.
 BY_GPUS = {
@@ -96,9 +98,9 @@ def workspace(document: dict[str, Any], entity: str, project: str) -> Any:
     )
 
 
-def save(document: dict[str, Any], entity: str | None, project: str) -> str:
+def save(document: dict[str, Any], api: wandb.Api, entity: str | None, project: str) -> str:
     """Save the workspace; its address. Raises whatever the client does where no server takes it."""
-    saved = workspace(document, entity or wandb.Api().default_entity, project).save()
+    saved = workspace(document, entity or api.default_entity, project).save()
     return str(saved.url)
 
 
@@ -134,11 +136,17 @@ def main() -> int:
         return 2
     if importlib.util.find_spec("wandb_workspaces") is None:
         end(path, EXTRA, 0)
+    if (mode := os.environ.get("WANDB_MODE")) in NOT_ONLINE:
+        end(path, f"WANDB_MODE={mode} asks no server", 0)
     timer = threading.Timer(END_S, end, [path, f"the server did not answer within {END_S:.0f} s", 1])
     timer.daemon = True
     timer.start()
     try:
-        document["url"] = save(document, os.environ.get("WANDB_ENTITY"), os.environ["WANDB_PROJECT"])
+        try:
+            api = wandb.Api()
+        except wandb.errors.UsageError as error:  # there is no key, and nobody was asked
+            end(path, sentence(error), 0)
+        document["url"] = save(document, api, os.environ.get("WANDB_ENTITY"), os.environ["WANDB_PROJECT"])
     # The client fails in many ways when its server does; the specification is written.
     except Exception as error:
         end(path, sentence(error), 1)

@@ -10,6 +10,7 @@ from harness.analysis.read import Point, read_study
 from harness.analysis.tail import Tail
 from harness.heartbeat import holder
 from harness.publish import state as mirror_json
+from harness.publish.reach import unreachable
 
 # Longer than a mirror's own limits together; only a mirror that cannot even end itself meets it.
 LONGEST_S = 600
@@ -28,22 +29,42 @@ class Outcome:
 def publish_each(study_dir: Path) -> Iterator[Outcome]:
     """Upload every point of a study that is not whole on the server, one after the other, then its report.
 
-    Each outcome comes as soon as it is known. ValueError where there is no study.
+    Each outcome comes as soon as it is known. Where W&B cannot be reached no run is tried, and the last outcome says
+    how many are left. ValueError where there is no study.
     """
     study = read_study(Path(study_dir).resolve())
-    recorded = held = False
+    recorded = held = asked = False
+    away, left = None, 0
     for point in study:
         records, ours = len(Tail(point.path).read()), holder(point.path) is not None
         recorded, held = recorded or records > 0, held or ours
         reason = _skipped(point, records, ours)
-        yield Outcome(point.slug, "skipped", f"{point.slug}: {reason}") if reason else _publish(point)
+        if reason:
+            yield Outcome(point.slug, "skipped", f"{point.slug}: {reason}")
+            continue
+        if not asked:
+            asked, away = True, unreachable()
+        if away:
+            left += 1
+            continue
+        outcome = _publish(point)
+        if outcome.result == "failed":
+            away = unreachable()
+        yield outcome
     for warning in study.warnings:
         yield Outcome("", "failed", warning)
     if not recorded or held:
         reason = "is sent when no point is held by a controller" if held else "no point has records"
         yield Outcome(REPORT, "skipped", f"{REPORT}: {reason}")
+    elif away:
+        left += 1
     else:
         yield _publish_report(study.path)
+    if left:
+        runs = f"{left} run{'s' * (left > 1)} {'are' if left > 1 else 'is'}"
+        yield Outcome(
+            "", "failed", f"W&B cannot be reached, and {runs} left for another `harness publish wandb`: {away}"
+        )
 
 
 def _publish_report(study_dir: Path) -> Outcome:

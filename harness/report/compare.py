@@ -20,8 +20,10 @@ from harness.records import SCHEMA
 from harness.report.words import differences, names, percent, unit
 
 
-def compare(old_dir: Path, new_dir: Path) -> dict[str, Any]:
+def compare(old_dir: Path, new_dir: Path, given: Sequence[Path] = ()) -> dict[str, Any]:
     """What a new study's points are to an old one's; writes nothing. ValueError where a folder is no study.
+
+    `given` is what a person knows the two as, where that are not these folders: the bundles out of which they came.
 
     `changed` is what is not alike in the points that are compared, `pairs` have ratios new ÷ old with 95 % intervals,
     `unpaired` is what could not be compared, each with the reason.
@@ -30,7 +32,8 @@ def compare(old_dir: Path, new_dir: Path) -> dict[str, Any]:
     old, new = (gather(study) for study in studies)
     over = unit([*old.frame.to_dicts(), *new.frame.to_dicts()])
     pairs, olds, news = pair(old, new)
-    titles = _titles(old_dir, new_dir)
+    places = given or (old_dir, new_dir)
+    titles = _titles(old_dir, new_dir, places)
     unpaired = []
     for left, mine, study, other in ((olds, titles[0], old, titles[1]), (news, titles[1], new, titles[0])):
         rows = study.frame.to_dicts()
@@ -42,8 +45,8 @@ def compare(old_dir: Path, new_dir: Path) -> dict[str, Any]:
         "schema": SCHEMA,
         "kind": "compare",
         "time": time.time(),
-        "old": _about(titles[0], old_dir, old),
-        "new": _about(titles[1], new_dir, new),
+        "old": _about(titles[0], places[0], old),
+        "new": _about(titles[1], places[1], new),
         "changed": [dataclasses.asdict(change) for change in changed(old, new, pairs)],
         "over": over,
         "pairs": [dataclasses.asdict(made) for made in pairs],
@@ -135,14 +138,14 @@ def _remark(each: dict[str, Any]) -> str:
     return "can't tell" if interval.lo <= 1 <= interval.hi else "faster" if interval.lo > 1 else "slower"
 
 
-def _titles(old: Path, new: Path) -> tuple[str, str]:
-    """What the studies are called: by their names, or where these are the same by their folders."""
-    return (old.name, new.name) if old.name != new.name else (str(old), str(new))
+def _titles(old: Path, new: Path, places: Sequence[Path]) -> tuple[str, str]:
+    """What the studies are called: by their names, or where these are the same by where they lie."""
+    return (old.name, new.name) if old.name != new.name else (str(places[0]), str(places[1]))
 
 
-def _about(title: str, folder: Path, study: Gathered) -> dict[str, Any]:
+def _about(title: str, place: Path, study: Gathered) -> dict[str, Any]:
     ok = study.frame["status"].to_list().count("ok")
-    return {"study": title, "path": str(folder), "points": study.frame.height, "ok": ok}
+    return {"study": title, "path": str(place.absolute()), "points": study.frame.height, "ok": ok}
 
 
 def _not_measured(title: str, rows: Sequence[Row]) -> list[Unpaired]:

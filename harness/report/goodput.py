@@ -13,6 +13,7 @@ from harness.analysis.efficiency import named
 from harness.analysis.goodput import doubts, ledger
 from harness.analysis.points import gather
 from harness.analysis.read import read_config, read_point, read_study
+from harness.analysis.steps import gaps
 from harness.config import Config
 from harness.plan.workload import times_collectives
 from harness.quantities import NONE, number
@@ -36,6 +37,8 @@ def goodput(run_dir: Path, processes: int = 1) -> dict[str, Any]:
     tiled = ledger(point.launches, point.events)
     efficiency, peak = _efficiency(run_dir, point.config, processes)
     stamped, trains = bool(point.launches), not times_collectives(point.config)
+    # without their records nobody knows how long they took
+    whole = not trains or not gaps(point.events, point.config, point.status["status"] == "ok")
     return {
         "schema": SCHEMA,
         "kind": "goodput",
@@ -51,8 +54,8 @@ def goodput(run_dir: Path, processes: int = 1) -> dict[str, Any]:
         "kept_steps": tiled.kept_steps if trains else None,
         "lost_steps": tiled.lost_steps if stamped and trains else None,
         "kept_tokens": tiled.kept_tokens if trains else None,
-        "goodput_tokens_per_s": tiled.goodput_tokens_per_s if trains else None,
-        "goodput_fraction": tiled.goodput_fraction,
+        "goodput_tokens_per_s": tiled.goodput_tokens_per_s if trains and whole else None,
+        "goodput_fraction": tiled.goodput_fraction if whole else None,
         "goodput_efficiency": efficiency,
         "goodput_peak": peak,
         "warnings": [*point.warnings, *doubts(tiled)],

@@ -8,7 +8,7 @@ from harness.analysis.breakdown import NAMED, Breakdown
 from harness.analysis.comparability import Difference
 from harness.analysis.drift import Drift
 from harness.analysis.efficiency import Curve
-from harness.analysis.fingerprint import RECORDED
+from harness.analysis.fingerprint import RECORDED, text
 from harness.analysis.intervals import Interval
 from harness.analysis.outliers import Outlier
 from harness.analysis.summary import Row
@@ -142,7 +142,23 @@ def differences(found: Sequence[Difference], over: str) -> list[str]:
 
     over: what points scale over, as `unit` says.
     """
-    return [_difference(each, over) for each in found]
+    untold = [each for each in found if _untold(each)]
+    if len(untold) < 2:
+        return [_difference(each, over) for each in found]
+    return [_difference(each, over) for each in found if each not in untold] + [_all_untold(untold)]
+
+
+def _all_untold(found: Sequence[Difference]) -> str:
+    """One sentence on what a damaged or older record leaves open, however much it is."""
+    known = [f"{each.title} ({next(v.value for v in each.groups if v.value != text(None))})" for each in found]
+    guessed = " Where others on their curve do, it is taken to be that." * any(each.unknown for each in found)
+    return f"Some ok points do not tell what others do: {', '.join(known)}.{guessed} Compare them with care."
+
+
+def _untold(found: Difference) -> bool:
+    """Whether points differ in nothing but that some do not tell."""
+    values = {same.value for same in found.groups}
+    return found.outcome == "said" and len(values) == 2 and text(None) in values
 
 
 def _difference(found: Difference, over: str) -> str:

@@ -1,6 +1,7 @@
 """A study's report: read its run directories, write points.csv, summary.md and index.html."""
 
 import dataclasses
+import errno
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from harness.report.page import page
 from harness.report.words import differences, drifting, headline, ran, standing_out, tally, unit
 
 SCHEMA = 1
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 TIMED = (
     "op",
     "bytes",
@@ -48,7 +50,11 @@ SCALE = ("curve", "scaling", "label", "baseline", "nodes", "gpus", "step_s", "id
 
 
 def report(
-    study_dir: Path | str, processes: int = 1, join: Sequence[str] = (), folder: Path | None = None
+    study_dir: Path | str,
+    processes: int = 1,
+    join: Sequence[str] = (),
+    folder: Path | None = None,
+    printed: bool = False,
 ) -> dict[str, Any]:
     """Write the report into the study's folder or a given one, each file at once; return what it says, ready for JSON.
 
@@ -56,7 +62,8 @@ def report(
     from, `comparisons` those of strategies and NCCL settings, `outliers` and `drift` what stands out among repeats,
     `waiting` the ranks that keep others waiting most, `differences` what is not alike in points that are compared,
     `paths` the written files. Points that differ in the fields of `join` are one curve all the same. ValueError where
-    the folder is no study of this version or cannot be written, and for a field that is none.
+    the folder is no study of this version or cannot be written, and for a field that is none. Of one that is to be
+    `printed` nothing is written where nobody may write, and `paths` is empty.
     """
     study = read_study(Path(study_dir))
     gathered = gather(study, processes, join)
@@ -108,7 +115,10 @@ def report(
                 (folder / f"{name}.csv").unlink(missing_ok=True)
         write_text(folder / "index.html", page(document, found, gathered))
     except OSError as error:
-        raise ValueError(f"{folder}: cannot be written ({error.strerror})") from error
+        if not printed or error.errno not in READ_ONLY:
+            hint = "; --json prints the report all the same" * (error.errno in READ_ONLY)
+            raise ValueError(f"{folder}: cannot be written ({error.strerror}){hint}") from error
+        document["paths"] = {}
     return document
 
 

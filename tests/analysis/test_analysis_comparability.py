@@ -216,3 +216,15 @@ def test_links_between_gpus_are_read_from_the_topology():
     assert gpu_links("\tGPU0\nGPU0\t X \n") is None
     assert gpu_links(None) is None
     assert transports(["NET/IB/0/GDRDMA", "NET/IB/7(1)/GDRDMA", "P2P/CUMEM/read"]) == "NET/IB/GDRDMA P2P/CUMEM/read"
+
+
+def test_a_field_in_which_no_points_differ_cannot_be_joined_over(tmp_path):
+    study = make_study(tmp_path)
+    add(study, 1)
+    add(study, 2)
+    with pytest.raises(ValueError, match="=power_cap: keeps no ok points of made apart, and no other field"):
+        report(study, join=["power_cap"])
+    add(study, 4, cap=500.0)
+    with pytest.raises(ValueError, match="--join=torch: keeps no ok points of made apart; what does: power_cap"):
+        report(study, join=["torch"])
+    assert not (study / "report").exists()

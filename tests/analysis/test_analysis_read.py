@@ -22,7 +22,9 @@ def test_malformed_lines_in_the_middle_are_skipped_and_named(tmp_path):
     path.write_bytes(b'{"a": 1}\nnonsense\n[]\n\xff\xfe\n{"a": 2}\n')
     records, skipped = read_lines(path)
     assert records == [{"a": 1}, {"a": 2}]
-    assert skipped == "events.jsonl: skipped malformed line 2 and malformed line 3 and malformed line 4"
+    assert skipped == "events.jsonl: skipped 3 malformed lines (2, 3, 4)"
+    path.write_bytes(b"nonsense\n" * 35 + b'{"a"')
+    assert read_lines(path)[1] == "events.jsonl: skipped 35 malformed lines (1, 2, 3, 4, 5 …) and a torn last line"
 
 
 def test_whole_and_missing_files_say_nothing(tmp_path):
@@ -63,7 +65,7 @@ def test_records_of_another_schema_are_skipped_and_named(tmp_path):
         file.write('{"schema": 2, "kind": "step"}\n')
     point = read_point(path)
     assert {record["schema"] for record in point.events[0]} == {1}
-    assert point.warnings == ["attempt 0: events.jsonl: skipped 1 records of another schema"]
+    assert point.warnings == ["attempt 0: events.jsonl: skipped 1 record of another schema"]
 
 
 def test_records_that_lack_fields_are_skipped_and_named(tmp_path):
@@ -94,7 +96,25 @@ def test_superseded_points_and_folders_without_configuration_are_left_out(tmp_pa
     read = read_study(study)
     assert [point.slug for point in read] == [folders[3].name]
     assert f"point {folders[1].name} is left out: it has no config.yaml" in read.warnings
-    assert any(folders[2].name in warning and "no_such_key" in warning for warning in read.warnings)
+    assert f"point {folders[2].name} is left out: config.yaml has a key that is none: no_such_key" in read.warnings
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"nodes: [1, 2\nmodel: }", "config.yaml is no YAML"),
+        (b"- 1\n", "config.yaml has no keys"),
+        (b"nodes: 1\nmodel: 3\n", "config.yaml has no keys below model"),
+        (b"\xff\xfe\x00", "config.yaml is no text"),
+    ],
+)
+def test_a_configuration_that_cannot_be_read_is_a_sentence_of_plain_words(tmp_path, content, said):
+    study = demo_study(tmp_path)
+    path = next((study / "points").iterdir())
+    (path / "config.yaml").write_bytes(content)
+    with pytest.raises(ValueError) as raised:
+        read_point(path)
+    assert str(raised.value) == f"point {path.name} is left out: {said}"
 
 
 def test_what_is_no_study_is_said_in_one_sentence(tmp_path):

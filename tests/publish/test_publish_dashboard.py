@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import run_dirs
 from mirrors import environment, one_point
-from wandb_stub import closed_url, serving
+from wandb_stub import KEY, closed_url, serving
 
 from harness.analysis.read import read_point
 from harness.publish.dashboard import BY_GPUS, specification
@@ -61,12 +62,24 @@ def test_its_panels_show_what_the_runs_have(tmp_path: Path):
 
 def test_without_a_server_it_is_written_and_says_why_it_is_not_saved(tmp_path: Path):
     study = one_point(tmp_path).parents[1]
-    ended = dashboard(study, WANDB_BASE_URL=closed_url())
+    ended = dashboard(study, WANDB_BASE_URL=closed_url(), WANDB_API_KEY=KEY)
     assert ended.returncode == 1
     path, why = ended.stdout.splitlines()
     assert path == str(study / "report" / "dashboard.json")
     assert why.startswith("not saved in W&B: ")
     assert written(study) == {**specification("made"), "time": written(study)["time"]}
+
+
+@pytest.mark.parametrize(("variables", "why"), [({"WANDB_MODE": "offline"}, "WANDB_MODE=offline"), ({}, "No API key")])
+def test_where_no_server_is_asked_nothing_has_failed(tmp_path: Path, variables: dict[str, str], why: str):
+    study = one_point(tmp_path).parents[1]
+    with serving() as stub:
+        key = {"WANDB_API_KEY": KEY} if variables else {}
+        ended = dashboard(study, WANDB_BASE_URL=stub.url, **key, **variables)
+        assert stub.operations == []
+    assert ended.returncode == 0, ended.stdout
+    assert ended.stdout.splitlines()[1].startswith(f"not saved in W&B: {why}")
+    assert written(study)["url"] is None
 
 
 def test_it_is_saved_once_and_then_brought_up_to_date(tmp_path: Path):

@@ -3,14 +3,18 @@
 import json
 import shutil
 import subprocess
+import time
 
 import pytest
 import wandb_offline
 from mirrors import environment, finished, mirror_state, one_point, second_attempt, start
-from wandb_stub import closed_url, serving
+from wandb_stub import KEY, closed_url, serving
 
+from harness.analysis.read import read_point
 from harness.heartbeat import holder
+from harness.publish.client import run_id
 from harness.publish.history import AXIS
+from harness.publish.reach import LONGEST_S
 from harness.publish.upload import publish_each
 from harness.study import lease, overview
 
@@ -61,15 +65,40 @@ def test_what_was_offline_is_published_once(tmp_path, account):
         assert [row[AXIS] for row in received.history if "train/loss" in row] == [*range(1, 13), *range(8, 13)]
 
 
-def test_a_server_that_is_away_is_an_outcome(tmp_path, account):
+def test_a_server_that_is_away_ends_it_with_one_sentence(tmp_path, account):
+    run_dirs = [one_point(tmp_path) for _ in range(3)]
+    study = run_dirs[0].parents[1]
+    before = sorted(study.rglob("*"))
+    account(run_dirs[0], WANDB_BASE_URL=closed_url(), WANDB_API_KEY=KEY)
+    begun = time.monotonic()
+    [outcome] = publish_each(study)
+    assert time.monotonic() - begun < LONGEST_S + 5, "it is asked once, however many runs there are"
+    assert outcome.result == "failed"
+    assert outcome.line.startswith("W&B cannot be reached, and 4 runs are left for another `harness publish wandb`: ")
+    assert [path for path in sorted(study.rglob("*")) if path not in before and path.name != "home"] == []
+
+
+def test_without_a_key_no_server_is_tried(tmp_path, account):
     run_dir = one_point(tmp_path)
     offline = finished(start(run_dir), run_dir)
-    account(run_dir, WANDB_BASE_URL=closed_url())
-    (outcome,), report = points_of(run_dir.parents[1])
-    assert (outcome.result, report.result) == ("failed", "failed")
+    with serving() as stub:
+        account(run_dir, WANDB_BASE_URL=stub.url)
+        [outcome] = publish_each(run_dir.parents[1])
+        assert (outcome.result, stub.operations) == ("failed", [])
+    assert "2 runs are left" in outcome.line
     assert "key" in outcome.line
-    assert "key" in report.line
-    assert (run_dir / mirror_state(run_dir)["offline_dir"]) == run_dir / offline["offline_dir"]
+    assert mirror_state(run_dir) == offline
+
+
+@pytest.mark.slow
+def test_a_run_that_is_refused_leaves_no_folder_and_the_others_are_sent(tmp_path, account):
+    run_dirs = [one_point(tmp_path) for _ in range(2)]
+    with serving() as stub:
+        stub.deleted.add(run_id(read_point(run_dirs[0])))
+        account(run_dirs[0], **stub.environment)
+        (refused, sent), report = points_of(run_dirs[0].parents[1])
+    assert (refused.result, sent.result, report.result) == ("failed", "published", "published"), refused.line
+    assert list((run_dirs[0] / "wandb").glob("run-*")) == []
 
 
 def test_points_without_records_and_held_points_are_skipped(tmp_path):

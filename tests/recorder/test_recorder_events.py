@@ -102,7 +102,7 @@ def test_a_record_behind_a_torn_one_is_a_line_of_its_own(tmp_path):
     writer.close()
     records, warning = read_lines(path)
     assert [record["kind"] for record in records] == ["step", "end"]
-    assert warning == "events.jsonl: skipped malformed line 2"
+    assert warning == "events.jsonl: skipped 1 malformed line (2)"
 
 
 def test_a_full_disk_hides_no_other_reason_of_a_ranks_end(tmp_path):

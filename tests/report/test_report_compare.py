@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from run_dirs import EPOCH, add_point, make_attempt, make_config, make_start, make_study, validator
+from run_dirs import EPOCH, add_point, make_attempt, make_config, make_start, make_study, record, validator
 from study_command import Command
 
+from harness.publish.bundle import bundle, comparable
 from harness.report.compare import compare, side_by_side
 
 STEADY = [0.1, 0.101, 0.099, 0.1, 0.102, 0.098] * 3
@@ -158,6 +159,30 @@ def test_the_verb_prints_and_takes_folders_and_names(studies, tmp_path):
     wrong = command("report", "june", "--root", ".", "--join=power")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("harness: --join=power: no field that keeps points apart; ")
+
+
+def test_a_bundle_is_compared_like_the_study_that_it_was_made_of(studies, tmp_path):
+    old, new = studies
+    for point in (old / "points").iterdir():  # what a bundle hides is no difference
+        files = [{"path": "/etc/nccl.conf", "exists": True, "sha256": "a" * 64, "lines": []}]
+        texts = {name: {} for name in ("requested", "effective", "other", "added", "ambient")}
+        (point / "env.json").write_text(
+            json.dumps(record("environment", EPOCH, None, **texts, cleared=[], files=files))
+        )
+    sent = bundle(old, tmp_path / "sent.tar.gz")
+    with comparable([sent, old]) as folders:
+        document = compare(*folders, [sent, old])
+    validator().validate(document)
+    assert (document["changed"], document["unpaired"], len(document["pairs"])) == ([], [], 4)
+    assert (document["old"]["path"], document["new"]["study"]) == (str(sent), str(old))
+    shown = Command(tmp_path, {})("compare", "sent.tar.gz", str(new))
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("What changed from june to july:")
+    damaged = tmp_path / "damaged.tar.gz"
+    damaged.write_bytes(sent.read_bytes()[:2000])
+    wrong = Command(tmp_path, {})("compare", "damaged.tar.gz", "june", "--root", ".")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("harness: damaged.tar.gz: is no whole bundle")
 
 
 def test_the_example_of_the_docs_prints_what_it_shows():

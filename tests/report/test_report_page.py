@@ -468,9 +468,6 @@ def test_what_differs_between_ok_points_is_named_with_its_values(tmp_path):
     events.write_text("".join(json.dumps(line) + "\n" for line in lines))
     document = report(study)
     said = {
-        "device": "NVIDIA <H200>; unknown",
-        "NCCL": "2.27.3; unknown",
-        "driver": "570; unknown",
         "commit": "0123456789abcdef; fedcba98",
         "uncommitted changes": "no; yes",
     }
@@ -484,8 +481,10 @@ def test_what_differs_between_ok_points_is_named_with_its_values(tmp_path):
         title: f"The ok points do not have the same {title}: {values}. Compare them with care."
         for title, values in said.items()
     } | {title: f"Points that differ in {title} are not joined: {values} they are." for title, values in apart.items()}
-    order = ("device", *list(apart)[:2], "NCCL", "driver", "torch", "commit", "uncommitted changes")
-    sentences = [sentences[title] for title in order]
+    sentences = [sentences[title] for title in (*apart, "commit", "uncommitted changes")] + [
+        "Some ok points do not tell what others do: device (NVIDIA <H200>), NCCL (2.27.3), driver (570). "
+        "Compare them with care."
+    ]
     assert document["warnings"] == sentences
     for sentence in sentences:
         assert escape(sentence) in read(document, "page")
@@ -499,12 +498,30 @@ def test_points_that_are_not_ok_are_not_compared(tmp_path):
     assert report(study)["warnings"] == []
 
 
-def test_a_point_whose_records_make_no_sense_is_left_out(tmp_path):
+def test_a_point_whose_records_make_no_sense_keeps_its_row(tmp_path):
     study = demo_study(tmp_path)
     path = sorted((study / "points").iterdir())[0]
-    launch = path / "attempts" / "0" / "launch.json"
-    launch.write_text(json.dumps({**json.loads(launch.read_text()), "start": "yesterday"}))
+    events = path / "attempts" / "0" / "events.jsonl"
+    records = [json.loads(line) for line in events.read_text().splitlines()]
+    events.write_text("".join(json.dumps({**each, "hosts": 3, "step": []}) + "\n" for each in records))
     document = report(study)
-    assert len(document["points"]) == 3
-    [warning] = document["warnings"]
-    assert warning.startswith(f"point {path.name} is left out: its records make no sense")
+    assert len(document["points"]) == 4
+    [row] = [row for row in document["points"] if row["slug"] == path.name]
+    assert (row["status"], row["gpus"], row["tokens_per_s"], row["efficiency"]) == ("ok", 1, None, None)
+    assert row["warnings"] == "its records have values that make no sense, so that nothing is taken from them"
+    assert document["warnings"] == []
+
+
+def test_what_a_point_does_not_tell_is_one_sentence(tmp_path):
+    study = demo_study(tmp_path)
+    one, two, *_ = sorted((study / "points").iterdir())
+    (one / "provenance.json").write_text("{")
+    (two / "attempts" / "0" / "events.jsonl").unlink()
+    document = report(study)
+    assert document["warnings"] == [
+        "Some ok points do not tell what others do: processor (a made processor), cores of a host (2), "
+        "commit (0123456789abcdef), uncommitted changes (no). Compare them with care."
+    ]
+    remarks = {row["slug"]: row["warnings"] for row in document["points"]}
+    assert remarks[one.name] == "provenance.json is not readable"
+    assert "attempt 0: events.jsonl is missing" in remarks[two.name]

@@ -1,12 +1,16 @@
 """The command itself: its help, and what programs read from it."""
 
+import json
+import os
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from run_dirs import demo_study, validator
 from study_command import Command
 
-from harness.cli import parse
+from harness.cli import joined, parse
 from harness.config import GROUPS
 from harness.fields import walk
 from harness.study.conf import CONF
@@ -88,3 +92,76 @@ def test_an_option_that_would_change_nothing_is_a_mistake(tmp_path: Path, words:
     arguments = parse(words.format(bundle=bundle).split())
     with pytest.raises(ValueError, match=f"^{told}"):
         arguments.verb(arguments)
+
+
+def told(*words: str) -> str:
+    """The sentence with which a verb refuses."""
+    arguments = parse(list(words))
+    with pytest.raises(ValueError) as raised:
+        arguments.verb(arguments)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("verb", ["status", "report", "watch", "publish wandb", "publish bundle", "compare made"])
+def test_what_is_there_and_no_study_is_said_to_be_that(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    demo_study(tmp_path)
+    (tmp_path / "studies" / "empty").mkdir(parents=True)
+    for name, path in (("empty", "studies/empty"), (".", "."), (str(tmp_path), str(tmp_path))):
+        said = f"{path}: has no study.json, so it is no study; give the folder of one, or its name"
+        assert told(*verb.split(), name) == said
+    assert told(*verb.split(), "nothing").startswith("nothing: no study of that name")
+
+
+@pytest.mark.parametrize(
+    "words", ["watch b.tar.gz", "status b.tar.gz", "report b.tar.gz --serve", "publish wandb b.tar.gz"]
+)
+def test_a_bundle_where_none_is_taken_is_said_to_be_a_file(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b.tar.gz").write_bytes(b"x")
+    assert told(*words.split()) == "b.tar.gz: is a file, and a study's folder is needed here; tar -xzf unpacks a bundle"
+
+
+def test_where_a_bundle_cannot_be_written_the_file_is_named(tmp_path: Path) -> None:
+    study = demo_study(tmp_path)
+    words = ("publish", "bundle", str(study), "--output")
+    assert told(*words, str(tmp_path)) == f"{tmp_path}: is a folder; give the archive's file with --output=FILE"
+    gone = tmp_path / "gone" / "b.tar.gz"
+    assert told(*words, str(gone)) == f"{gone}: cannot be written, for there is no folder {gone.parent}"
+    assert told(*words, "/proc/b.tar.gz").startswith("/proc/b.tar.gz: cannot be written")
+    assert told("report", "/etc/passwd") == "/etc/passwd: is no whole bundle (it is no .tar.gz)"
+
+
+def test_what_join_names_is_taken_together(tmp_path: Path) -> None:
+    words = ["report", "made", "--join=nccl_version, nccl_ambient", "--join=torch"]
+    assert joined(parse(words)) == ["nccl_version", "nccl_ambient", "torch"]
+    assert joined(parse(words[:2])) == []
+    study = str(demo_study(tmp_path))
+    assert told("report", study, "--join=").startswith("--join=: names no field")
+    assert told("report", study, "--join=torch").startswith("--join=torch: keeps no ok points of made apart")
+
+
+def test_a_study_that_nobody_may_write_to_is_printed_and_left_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        study = demo_study(Path(folder))
+        for path in (study, study.parent):
+            path.chmod(0o555)
+        mine = os.geteuid()
+        try:
+            os.seteuid(mine or 65534)  # root may write anywhere
+            before = sorted(study.rglob("*"))
+            arguments = parse(["report", str(study), "--json"])
+            assert arguments.verb(arguments) == 0
+            assert sorted(study.rglob("*")) == before
+            assert "Permission denied); --json prints the report" in told("report", str(study))
+        finally:
+            os.seteuid(mine)
+            for path in (study, study.parent):
+                path.chmod(0o755)
+    document = json.loads(capsys.readouterr().out)
+    validator().validate(document)
+    assert (len(document["points"]), document["paths"]) == (4, {})

@@ -43,7 +43,7 @@ def memory(rows: Sequence[Row]) -> Figure:
     }
     caption = (
         "The most that any rank held: of its GPU by PyTorch's allocator, the driver's and NCCL's own buffers not among "
-        "it; on CPUs of the host. All steps, warm-up included; points that held none yet are left out. "
+        "it. All steps, warm-up included; points that held none yet are left out. "
         + ("Tick: the device's memory as its driver reports it. " if known else "The device's memory is not known. ")
         + "One bar a run, no baseline."
     )
