@@ -245,11 +245,16 @@ def reported(arguments: argparse.Namespace) -> dict[str, Any]:
     from harness.report import report
 
     archive, join, printed = Path(arguments.study), joined(arguments), arguments.json
-    if archive.is_file() and arguments.root is not None:
-        raise ValueError(f"--root={arguments.root}: is of a study's name, and {archive} is a bundle")
     if archive.is_file():
+        check_rootless(arguments.root, archive)
         return report_of(archive, join, printed)
     return report(study_dir(arguments), cores(), join, printed=printed)
+
+
+def check_rootless(root: str | None, *bundles: Path) -> None:
+    """Raise ValueError for a --root that has no study's name to look for."""
+    if root is not None:
+        raise ValueError(f"--root={root}: is of a study's name, and {' and '.join(map(str, bundles))} is a bundle")
 
 
 def joined(arguments: argparse.Namespace) -> list[str]:
@@ -288,6 +293,8 @@ def compare_verb(arguments: argparse.Namespace) -> int:
 
     named = [argparse.Namespace(study=name, root=arguments.root) for name in (arguments.old, arguments.new)]
     given = [Path(each.study) if Path(each.study).is_file() else study_dir(each) for each in named]
+    if all(path.is_file() for path in given):
+        check_rootless(arguments.root, *given)
     with comparable(given) as (old, new):
         document = compare(old, new, given)
     if arguments.json:

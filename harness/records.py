@@ -1,4 +1,4 @@
-"""A point's records: which fields those of each kind have, and what of them is written by now."""
+"""A point's records: which fields those of each kind have, how a point stands, and what is written by now."""
 
 import functools
 import json
@@ -9,6 +9,9 @@ from typing import Any
 import orjson
 
 SCHEMA = 1
+ACTIVE = ("queued", "running")
+OPEN = ("pending", *ACTIVE)
+"""Statuses of a point that has not ended; every other one is final."""
 
 
 @functools.cache
@@ -29,10 +32,16 @@ def numbers() -> dict[str, tuple[tuple[str, float], ...]]:
     """The fields of each kind of record that are always numbers, each with the least that it can be, by the schema."""
     found: dict[str, tuple[tuple[str, float], ...]] = {}
     for kind, schema in kinds().items():
-        of = schema.get("properties", {}).items()
-        seconds = tuple((name, 0.0) for name, value in of if value == {"$ref": "#/$defs/seconds"})
-        found[kind] = seconds + tuple((name, -math.inf) for name, value in of if value == {"type": "number"})
+        fields = [(name, _meant(value)) for name, value in schema.get("properties", {}).items()]
+        numbers = [(name, value) for name, value in fields if value.get("type") in ("number", "integer")]
+        found[kind] = tuple((name, value.get("minimum", -math.inf)) for name, value in numbers)
     return found
+
+
+def _meant(value: dict[str, Any]) -> dict[str, Any]:
+    """A field's schema, also where it refers to one."""
+    refers: str = value.get("$ref", "")
+    return kinds()[refers.removeprefix("#/$defs/")] if refers.count("/") == 2 else value
 
 
 def complete(record: dict[str, Any]) -> bool:
@@ -45,9 +54,10 @@ def impossible(record: dict[str, Any]) -> list[str]:
     """The fields of a record that are no number where there is always one, or seconds below zero."""
     found = []
     for name, least in (("time", -math.inf), *numbers().get(str(record.get("kind")), ())):
-        value = record.get(name, 0)
-        if type(value) not in (int, float) or not least <= value < math.inf:
-            found.append(name)
+        if name in record:
+            value = record[name]
+            if type(value) not in (int, float) or not least <= value < math.inf:
+                found.append(name)
     return found
 
 
@@ -89,14 +99,17 @@ def attempts(run_dir: Path) -> list[Path]:
     return sorted(found, key=lambda entry: int(entry.name))
 
 
-def ended(attempt_dir: Path) -> bool:
+def has_end(attempt_dir: Path) -> bool:
     """Whether an attempt's ranks came to the end of what they were to do."""
     return any(record["kind"] == "end" for record in Appended(attempt_dir).new())
 
 
-def by_hand(run_dir: Path) -> str:
-    """The status of a point that has none: ranks that were started by hand have no controller to write it."""
-    return "ok" if any(map(ended, attempts(run_dir))) else "pending"
+def by_hand(ended: bool) -> str:
+    """The status of a point that has none: ranks that were started by hand have no controller to write it.
+
+    ended: whether those of any attempt came to their end.
+    """
+    return "ok" if ended else "pending"
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

@@ -1,14 +1,10 @@
-"""What a run directory holds: its point's configuration, and how that stands."""
+"""The configuration that a run directory holds."""
 
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from harness.config import Config
-
-ACTIVE = ("queued", "running")
-OPEN = ("pending", *ACTIVE)
-"""Statuses of a point that has not ended; every other one is final."""
 
 
 def stored_config(run_dir: Path) -> Config:

@@ -21,6 +21,9 @@ from harness.analysis.summary import Row, in_numbers
 from harness.config import Config
 from harness.plan.workload import times_collectives
 
+MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What damaged records raise: damage takes more shapes than can be foreseen, and must not cost other points theirs."""
+
 ALONE_S = 1.0
 """Seconds of reading after which other processes are worth their start."""
 
@@ -69,14 +72,13 @@ def account(folder: Path) -> Account | str:
         return str(error)
     except OSError as error:
         return f"point {folder.name} is left out: {error.strerror}"
-    # Damage takes more shapes than can be foreseen, and one damaged point must not cost the others their report.
-    for told in (point, _as_planned(point)):
-        with suppress(ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+    for told in (point, as_planned(point)):
+        with suppress(*MALFORMED):
             return _account(told)
     return f"point {folder.name} is left out: config.yaml has values that make no sense"
 
 
-def _as_planned(point: Point) -> Point:
+def as_planned(point: Point) -> Point:
     """What is left of a point whose records make no sense: its configuration, and how it ended."""
     said = "its records have values that make no sense, so that nothing is taken from them"
     return replace(point, provenance={}, environment={}, launches=[], events={}, warnings=[*point.warnings, said])

@@ -15,6 +15,7 @@ from harness.analysis.parts import PARTS
 from harness.analysis.read import Study
 from harness.analysis.stragglers import Waiting
 from harness.config import OPERATIONS
+from harness.records import OPEN
 
 FINGERPRINT = ("power_cap", "data_sha256", "gpu_links", "nccl_network", "nccl_transports")
 """What of a point's fingerprint has no column elsewhere."""
@@ -194,7 +195,8 @@ def joined(study: str, told_of: Iterable[Account], join: Sequence[str] = ()) -> 
     for position, row in enumerate(began):
         row["position"] = position
     differences = name_rows(rows, configs, list(prints.values()), join)
-    check_joined(study, join, differences)
+    if all(row["status"] not in OPEN for row in rows):  # while a study runs, its points may yet differ in that
+        check_joined(study, join, differences)
     fill_rows(rows)
     frame = pl.DataFrame([[row.get(name) for name in COLUMNS] for row in rows], schema=COLUMNS, orient="row")
     frame = frame.sort("model", "parallel", "nccl", "gpus", "nodes", "label", "repeat", nulls_last=True)

@@ -130,10 +130,14 @@ def read_point(path: Path) -> Point:
         warnings.extend(f"attempt {attempt.name}: {message}" for message in told)
         progress = _record(attempt / "progress.json", warnings)
         if progress and progress.get("schema") == SCHEMA:
-            events[int(attempt.name)].append(progress)
+            if (progress["finished"] or 0) <= config.steps:
+                events[int(attempt.name)].append(progress)
+            else:
+                warnings.append(f"attempt {attempt.name}: progress.json has an impossible finished")
     if status is None:
         unwritten = not (path / "status.json").exists()
-        status = {"status": by_hand(path) if unwritten else "pending", "reason": None, "rank": None}
+        ended = any(record["kind"] == "end" for records in events.values() for record in records)
+        status = {"status": by_hand(ended) if unwritten else "pending", "reason": None, "rank": None}
     return Point(path, path.name, config, status, provenance, environment, launches, events, warnings)
 
 
@@ -146,11 +150,9 @@ def _sound(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     sound = [record for record in ours if complete(record)]
     stamps = [record["time"] for record in sound] + [record["start"] for record in sound if record["kind"] == "step"]
     longest = max(stamps, default=0.0) - min(stamps, default=0.0) + CLOCK_S
-    endless = [record for record in sound if record["kind"] == "step" and record["duration_s"] > longest]
-    if endless:
-        sound = [record for record in sound if record not in endless]
-    torn, wrong = [], [["duration_s"]] * len(endless)
-    for record in ours if len(sound) + len(endless) < len(ours) else ():
+    possible = [record for record in sound if record["kind"] != "step" or record["duration_s"] <= longest]
+    torn, wrong = [], [["duration_s"]] * (len(sound) - len(possible))
+    for record in ours if len(sound) < len(ours) else ():
         if missing := lacking(record):
             torn.append(missing)
         elif told := impossible(record):
@@ -160,7 +162,7 @@ def _sound(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
         f"that lack {_names(torn)}": len(torn),
         f"with an impossible {_names(wrong)}": len(wrong),
     }
-    return sound, [f"skipped {_counted(count, 'record')} {which}" for which, count in skipped.items() if count]
+    return possible, [f"skipped {_counted(count, 'record')} {which}" for which, count in skipped.items() if count]
 
 
 def _names(told: Iterable[Iterable[str]]) -> str:

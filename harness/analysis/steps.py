@@ -79,7 +79,7 @@ def gaps(events: Attempts, config: Config, ok: bool) -> list[int]:
         begin, sampled = min(begun), config.record.sample_every
         found += [
             step
-            for step in range(begin, max(done) + 1)
+            for step in range(begin, min(max(done), config.steps) + 1)
             if step not in recorded and step < bound[attempt]
             if role(step, config.warmup, sampled, profiled, begin) == "measured"
         ]

@@ -71,7 +71,7 @@ def pack(folder: Path, output: Path) -> None:
                     tar.addfile(entry, file)
         os.replace(draft, output)
     except OSError as error:
-        raise ValueError(f"{output}: cannot be written ({error.strerror}); --output=FILE names another") from error
+        raise ValueError(f"{output}: cannot be written ({error.strerror})") from error
     finally:
         draft.unlink(missing_ok=True)
 

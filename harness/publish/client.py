@@ -132,6 +132,7 @@ def _settings(finish_s: int) -> wandb.Settings:
 
 
 def sentence(error: Exception) -> str:
-    """An error on one line, without its class where it says something, and without an address's user and password."""
+    """An error on one line, without its class where it says something, without an address's credentials and query."""
     said = re.sub(r"(\w+://)[^/\s]*@", r"\1", " ".join(str(error).split()))
+    said = re.sub(r"(\w+://[^?\s]*)\?\S*", r"\1", said)
     return (said or type(error).__name__)[:300]

@@ -19,8 +19,7 @@ from harness.publish.client import close_run, open_point, run_id, sentence
 from harness.publish.history import History, summary
 from harness.publish.process import AGAIN, end_within, fail, leave, send
 from harness.publish.state import State
-from harness.records import lacking
-from harness.stored import OPEN
+from harness.records import OPEN, lacking
 
 POLL_S = 1.0
 # A told end (SIGTERM) may take this long, a natural one the client's own limit and some room for its shutdown.

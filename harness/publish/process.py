@@ -65,9 +65,10 @@ def end_within(give_up: Callable[[str], NoReturn], seconds: float) -> None:
 def fail(reason: str, save: Callable[[], None]) -> NoReturn:
     """End at once as failed: `save` writes the reason into the state, standard error has it where the disk is full."""
     try:
-        print(reason, file=sys.stderr)  # noqa: T201
         save()
     finally:
+        with suppress(OSError):
+            print(reason, file=sys.stderr)  # noqa: T201
         leave(1)
 
 

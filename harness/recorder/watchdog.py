@@ -14,7 +14,7 @@ import torch
 from harness.config import Config
 from harness.config import Watchdog as Limits
 from harness.place import Place
-from harness.plan.dumps import COMMUNICATION
+from harness.plan.failures import COMMUNICATION
 from harness.recorder.dump import Dump
 from harness.recorder.files import Files
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.analysis.accounts import MALFORMED, as_planned
 from harness.analysis.efficiency import named
 from harness.analysis.goodput import doubts, ledger
 from harness.analysis.points import gather
-from harness.analysis.read import read_config, read_point, read_study
+from harness.analysis.read import Point, read_config, read_point, read_study
 from harness.analysis.steps import gaps
 from harness.config import Config
 from harness.plan.workload import times_collectives
@@ -34,8 +36,15 @@ def goodput(run_dir: Path, processes: int = 1) -> dict[str, Any]:
             f"{run_dir}: is no run directory, which has a config.yaml; give a folder like studies/STUDY/points/SLUG"
         )
     point = read_point(run_dir)
+    found = _efficiency(run_dir, point.config, processes)
+    for told in (point, as_planned(point)):
+        with suppress(*MALFORMED):
+            return _document(told, *found)
+    raise ValueError(f"{run_dir}: its config.yaml has values that make no sense")
+
+
+def _document(point: Point, efficiency: float | None, peak: str | None) -> dict[str, Any]:
     tiled = ledger(point.launches, point.events)
-    efficiency, peak = _efficiency(run_dir, point.config, processes)
     stamped, trains = bool(point.launches), not times_collectives(point.config)
     # without their records nobody knows how long they took
     whole = not trains or not gaps(point.events, point.config, point.status["status"] == "ok")
@@ -43,7 +52,7 @@ def goodput(run_dir: Path, processes: int = 1) -> dict[str, Any]:
         "schema": SCHEMA,
         "kind": "goodput",
         "time": time.time(),
-        "path": str(run_dir),
+        "path": str(point.path),
         "status": point.status["status"],
         "reason": point.status["reason"],
         "gpus": point.config.nodes * point.config.gpus_per_node,

@@ -13,9 +13,8 @@ from harness.analysis.read import read_config
 from harness.pace import Pace
 from harness.plan.workload import times_collectives
 from harness.quantities import loss, number
-from harness.records import attempts
+from harness.records import OPEN, attempts
 from harness.report.words import headline
-from harness.stored import OPEN
 
 PATIENT_S = 1.0
 """How long one look may read points that have ended; what is left is for the next."""

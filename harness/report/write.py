@@ -18,11 +18,11 @@ from harness.analysis.outliers import outliers
 from harness.analysis.points import Gathered, gather
 from harness.analysis.read import read_study
 from harness.files import write_text
+from harness.records import SCHEMA
 from harness.report import tables
 from harness.report.page import page
 from harness.report.words import differences, drifting, headline, ran, standing_out, tally, unit
 
-SCHEMA = 1
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 TIMED = (
     "op",

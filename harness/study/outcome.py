@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.plan.dumps import COMMUNICATION
+from harness.plan.failures import COMMUNICATION
 from harness.quantities import gibibytes
-from harness.records import Appended, ended
+from harness.records import Appended, has_end
 from harness.study.diagnosis import diagnose, read
 
 OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|CUDA out of memory|can't allocate memory|^MemoryError")
@@ -61,7 +61,7 @@ class Failure:
 
 def outcome(attempt_dir: Path, exit_code: int, hosts: Sequence[str], ranks_per_node: int) -> Outcome:
     """Judge an attempt on these hosts that ended by itself."""
-    whole = ended(attempt_dir)
+    whole = has_end(attempt_dir)
     if not whole and (stopped := preempted(attempt_dir)):
         return stopped
     if exit_code == 0:

@@ -14,8 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.heartbeat import holder
-from harness.records import by_hand
-from harness.stored import ACTIVE, OPEN
+from harness.records import ACTIVE, OPEN, attempts, by_hand, has_end
 from harness.study.rundir import check_schema, point_dirs, read_status
 from launch import allocation
 
@@ -73,7 +72,7 @@ def entry(run_dir: Path, ended: set[str]) -> dict[str, Any]:
     status, held = read_status(run_dir) or {}, holder(run_dir)
     if status.get("status") == "running" and not held:
         status = read_status(run_dir) or {}  # it may have ended between the two looks
-    stands, job = status.get("status") or by_hand(run_dir), status.get("job")
+    stands, job = status.get("status") or by_hand(any(map(has_end, attempts(run_dir)))), status.get("job")
     return {
         "slug": run_dir.name,
         "status": stands,

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness.files import read_json
-from harness.stored import ACTIVE
+from harness.records import ACTIVE
 from harness.study.interruption import Interruption
 from harness.study.mirror import Mirror
 from harness.study.overview import overview

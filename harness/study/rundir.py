@@ -12,12 +12,10 @@ from omegaconf import OmegaConf
 
 from harness.fields import check_name
 from harness.files import read_json, write_json, write_text
+from harness.records import SCHEMA, lacking
 from harness.study import lease
 from harness.study.point import Point
 from launch.environment import hidden, job_id
-
-SCHEMA = 1
-STATUS = {"time", "attempt", "status", "reason", "rank"}
 
 
 def check_study(study_dir: Path, name: str) -> None:
@@ -111,8 +109,8 @@ def write_status(
 def read_status(run_dir: Path) -> dict[str, Any] | None:
     """How the point stands, or None where it has never been planned; ValueError for a damaged record."""
     status = read_json(run_dir / "status.json")
-    if status is not None and not status.keys() >= STATUS:
-        raise ValueError(f"{run_dir / 'status.json'}: lacks {', '.join(sorted(STATUS - status.keys()))}")
+    if status is not None and (missing := lacking({**status, "kind": "status"})):
+        raise ValueError(f"{run_dir / 'status.json'}: lacks {', '.join(missing)}")
     return status
 
 

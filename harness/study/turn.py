@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.heartbeat import STALE_S, holder
-from harness.stored import OPEN
+from harness.records import OPEN
 from harness.study import lease, mirror
 from harness.study.attempts import attempt_dir, goes_on, numbers
 from harness.study.command import commanded

@@ -21,7 +21,7 @@ from run_dirs import make_study, validator
 from study_command import Command, wait_for
 
 from harness.study import lease, overview
-from harness.study.rundir import STATUS, read_status, write_status
+from harness.study.rundir import read_status, write_status
 
 SQUEUE = """\
 #!/bin/sh
@@ -104,10 +104,6 @@ def documented(command: Command) -> dict[str, dict]:
     validator().validate(document)
     assert document["warnings"] == []
     return {point["slug"]: point for point in document["points"]}
-
-
-def test_a_status_that_is_read_has_what_the_schema_asks() -> None:
-    assert {"time", *validator().schema["$defs"]["status"]["required"]} == STATUS
 
 
 def test_a_point_has_its_job_and_the_host_of_its_failure(command: Command, study: Path, slurm: Slurm) -> None:
