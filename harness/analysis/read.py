@@ -122,7 +122,7 @@ def read_point(path: Path) -> Point:
             launches.append(launch)
         if skipped:
             warnings.append(f"attempt {attempt.name}: {skipped}")
-        events[int(attempt.name)], doubts = _sound(records)
+        events[int(attempt.name)], doubts = _sound(records, config.steps)
         if status and status["status"] == "ok" and launch and not (attempt / "events.jsonl").exists():
             warnings.append(f"attempt {attempt.name}: events.jsonl is missing")
         warnings.extend(f"attempt {attempt.name}: events.jsonl: {doubt}" for doubt in doubts)
@@ -141,17 +141,22 @@ def read_point(path: Path) -> Point:
     return Point(path, path.name, config, status, provenance, environment, launches, events, warnings)
 
 
-def _sound(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+def _sound(records: Sequence[Record], steps: int) -> tuple[list[Record], list[str]]:
     """The records of this schema that can have been, and of which kinds how many others were skipped.
 
-    No step lasts longer than all that its attempt has stamped.
+    No step is beyond the last of `steps`, and none lasts longer than all that its attempt has stamped.
     """
     ours = [record for record in records if record.get("schema") == SCHEMA]
     sound = [record for record in ours if complete(record)]
     stamps = [record["time"] for record in sound] + [record["start"] for record in sound if record["kind"] == "step"]
     longest = max(stamps, default=0.0) - min(stamps, default=0.0) + CLOCK_S
-    possible = [record for record in sound if record["kind"] != "step" or record["duration_s"] <= longest]
-    torn, wrong = [], [["duration_s"]] * (len(sound) - len(possible))
+    possible, torn, wrong = [], [], []
+    for record in sound:
+        bounds = (("step", steps), ("duration_s", longest)) if record["kind"] == "step" else ()
+        if beyond := [name for name, most in bounds if record[name] > most]:
+            wrong.append(beyond)
+        else:
+            possible.append(record)
     for record in ours if len(sound) < len(ours) else ():
         if missing := lacking(record):
             torn.append(missing)

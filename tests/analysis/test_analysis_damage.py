@@ -23,9 +23,9 @@ def damaged(tmp_path, change, killed=False):
     return summarise(point), goodput(path)
 
 
-def with_duration(seconds):
+def with_field(**field):
     def change(lines, steps):
-        lines[steps[20]] = json.dumps({**json.loads(lines[steps[20]]), "duration_s": seconds})
+        lines[steps[20]] = json.dumps({**json.loads(lines[steps[20]]), **field})
 
     return change
 
@@ -43,9 +43,9 @@ def garbled(*which):
     [
         (garbled(20), "skipped 1 malformed line (24)"),
         (garbled(*range(12, 30)), "skipped 18 malformed lines (16, 17, 18, 19, 20 …)"),
-        (with_duration(-3.0), "skipped 1 record with an impossible duration_s"),
-        (with_duration(1e9), "skipped 1 record with an impossible duration_s"),
-        (with_duration("long"), "skipped 1 record with an impossible duration_s"),
+        *((with_field(duration_s=each), "skipped 1 record with an impossible duration_s") for each in (-3.0, 1e9, "x")),
+        *((with_field(step=each), "skipped 1 record with an impossible step") for each in (10**12, 0, [])),
+        (with_field(tokens="many"), "skipped 1 record with an impossible tokens"),
     ],
 )
 def test_a_window_that_lost_a_measured_step_has_no_figures_and_says_why(tmp_path, change, said):
@@ -56,6 +56,23 @@ def test_a_window_that_lost_a_measured_step_has_no_figures_and_says_why(tmp_path
     first, *others = row["warnings"].split("; ")
     assert "measured step" in first and "no record that can be read" in first
     assert f"attempt 0: events.jsonl: {said}" in others
+
+
+def test_a_count_beyond_the_last_step_is_passed_over(tmp_path):
+    def end_late(lines, steps):
+        lines[-1] = json.dumps({**json.loads(lines[-1]), "steps": 10**12})
+
+    row, document = damaged(tmp_path, end_late)
+    assert (row["tokens_per_s"], document["kept_steps"]) == (pytest.approx(128 / 0.1), 30)
+
+
+def test_records_that_make_no_sense_leave_a_point_how_it_ended(tmp_path):
+    config = make_config()
+    launch, events = make_attempt(config, [0.1] * 29)
+    events = [{**event, "name": []} if event["kind"] == "phase" else event for event in events]
+    document = goodput(add_point(make_study(tmp_path), config, [(launch, events)]))
+    assert (document["status"], document["wall_s"], document["kept_steps"]) == ("ok", None, 0)
+    assert "make no sense" in " ".join(document["warnings"])
 
 
 def test_what_is_lost_outside_the_window_costs_a_remark(tmp_path):
