@@ -503,7 +503,7 @@ def test_a_point_whose_records_make_no_sense_keeps_its_row(tmp_path):
     path = sorted((study / "points").iterdir())[0]
     events = path / "attempts" / "0" / "events.jsonl"
     records = [json.loads(line) for line in events.read_text().splitlines()]
-    events.write_text("".join(json.dumps({**each, "hosts": 3, "step": []}) + "\n" for each in records))
+    events.write_text("".join(json.dumps({**each, "hosts": 3}) + "\n" for each in records))
     document = report(study)
     assert len(document["points"]) == 4
     [row] = [row for row in document["points"] if row["slug"] == path.name]
