@@ -10,7 +10,7 @@ from lab import SCALE, SOURCE, Cluster
 from study import SCALES, WORDS, running, scale, shaped, started, until
 
 from harness.analysis.points import points
-from harness.analysis.read import Record, Study, read_study
+from harness.analysis.read import Study, read_study
 
 pytestmark = pytest.mark.cluster
 
@@ -80,8 +80,10 @@ def test_the_preflight_is_recorded_and_names_nobody(scaled: Study) -> None:
         assert found["all_reduce"]["busbw"] > 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("rate", "link", "least"), [("200mbit", 200e6, 0.85), ("1gbit", 1e9, 0.75)])
+@pytest.mark.parametrize(
+    ("rate", "link", "least"),
+    [("200mbit", 200e6, 0.85), pytest.param("1gbit", 1e9, 0.75, marks=pytest.mark.slow)],
+)
 def test_an_all_reduce_over_shaped_links_has_their_bandwidth(
     cluster: Cluster, root: Path, rate: str, link: float, least: float
 ) -> None:
@@ -91,29 +93,15 @@ def test_an_all_reduce_over_shaped_links_has_their_bandwidth(
     assert found["slow"] == []
 
 
-@pytest.fixture(scope="module")
-def limped(cluster: Cluster, root: Path) -> tuple[str, Record]:
-    """What is said of a point on four hosts, of which one has a slow link, and its preflight."""
+def test_one_slow_host_is_named(cluster: Cluster, root: Path) -> None:
     cluster.shaped("node3", "200mbit")
     try:
         said = scale(cluster, root, *SHORTEST, name="slow", NODES="4")
     finally:
         cluster.shaped("node3", "off")
-    (point,) = read_study(root / "slow")
-    return said, json.loads((point.path / "preflight.json").read_text())
-
-
-def test_one_slow_host_is_named(limped: tuple[str, Record]) -> None:
-    said, found = limped
     assert "warning: node3 is slow" in said
-    assert found["slow"] == ["node3"]
-
-
-def test_an_all_reduce_has_the_bandwidth_of_the_slowest_link(limped: tuple[str, Record]) -> None:
-    _, found = limped
-    assert found["all_reduce"]["bytes"] == 8 * 2**20
-    # the first host, whose time it is, has its share a moment before the slow one has
-    assert 0.85 <= found["all_reduce"]["busbw"] * 8 / 200e6 <= 1.1, found
+    (point,) = read_study(root / "slow")
+    assert json.loads((point.path / "preflight.json").read_text())["slow"] == ["node3"]
 
 
 def test_a_rank_that_is_killed_on_one_host_ends_the_point_on_all_and_the_next_starts_clean(
