@@ -4,7 +4,7 @@ import re
 
 import plotly.graph_objects
 import pytest
-from made_page import DEVICE_BYTES, made_points, write_page
+from made_page import DEVICE_BYTES, made_points, made_waiting, write_page
 
 from harness.analysis.attainable import Bandwidth, InStep
 from harness.analysis.efficiency import curves, fill_rows
@@ -12,7 +12,7 @@ from harness.analysis.points import Gathered
 from harness.report.figures import figures
 from harness.report.figures.bandwidth import busbw
 from harness.report.figures.comparisons import compared
-from harness.report.figures.figure import HOLLOW
+from harness.report.figures.figure import HOLLOW, OTHERS, colors
 from harness.report.figures.heat import heat
 from harness.report.figures.memory import memory
 from harness.report.figures.scaling import throughput
@@ -218,6 +218,24 @@ def test_each_rank_of_the_largest_scale_has_a_mark_a_run_and_none_is_below_zero(
     assert any("waits itself" in words for words in marks["1b-ddp-n4x8"]["customdata"])
     assert min(line[-2] for line in figure.numbers.lines) < 0
     assert " only the " not in figure.caption
+
+
+def test_marks_of_ranks_have_the_colours_that_their_curves_have_elsewhere():
+    rows = made_points((8, 16, 32), ("default", "ring", "tree"), repeats=1)
+    found = curves(rows)
+    inks = colors(found)
+    figure = waiting(made_waiting(rows), found, rows)
+    assert len(figure.data) == len(found) == 12
+    for trace in figure.data:
+        [curve] = [curve for curve in found if trace["customdata"][0].startswith(f"{curve.largest.label}<br>")]
+        assert trace["marker"]["color"] == inks[curve.name]
+        assert trace["name"] == ("6 others" if inks[curve.name] == OTHERS else curve.largest.label)
+    legend = [trace["name"] for trace in figure.data if trace.get("showlegend", True)]
+    assert len(legend) == len(set(legend)) == 7
+    assert "Grey as in tokens/s" in figure.caption
+    few = waiting(made_waiting(rows), found[:8], rows)
+    assert "Grey" not in few.caption and "others" not in str([trace["name"] for trace in few.data])
+    assert len({trace["marker"]["symbol"] for trace in few.data}) == 8
 
 
 def test_ranks_and_scales_that_are_left_out_are_named(document):
