@@ -300,6 +300,17 @@ def test_the_best_and_the_worst_of_the_largest_scale_come_first():
     assert order == ["c1", "c0", "c2", "c3", "c4", "b", "a", "c"]
 
 
+def test_an_efficiency_without_an_interval_is_none_that_the_headline_tells():
+    rows = made_curves()
+    for row in rows:
+        if row["curve"] == "c1":
+            row |= {"tokens_per_s_lo": None, "tokens_per_s_hi": None, "interval": None}
+    lines = headline(rows, curves(rows))
+    assert [line.split()[0].rstrip(":") for line in lines[:5]] == ["c2", "c0", "c3", "c4", "c1"]
+    assert lines[0].startswith("c2 keeps 80.0 % ([")
+    assert lines[4] == "c1: single runs can't tell what it keeps of its tokens/s per GPU from 8 to 64 GPUs."
+
+
 def test_a_fault_on_purpose_is_seen_wherever_its_point_is(tmp_path):
     study = demo_study(tmp_path)
     for gpus in (1, 2):
