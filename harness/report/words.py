@@ -9,7 +9,7 @@ from harness.analysis.comparability import Difference
 from harness.analysis.drift import Drift
 from harness.analysis.efficiency import Curve
 from harness.analysis.fingerprint import RECORDED, text
-from harness.analysis.intervals import Interval
+from harness.analysis.intervals import TELLING, Interval
 from harness.analysis.outliers import Outlier
 from harness.analysis.summary import Row
 from harness.config import OPERATIONS
@@ -43,6 +43,10 @@ def percent(value: float | None) -> str:
     if value is None:
         return NONE
     return f"{value * 100:.1f} %" if abs(value) >= 0.01 or not value else f"{value * 100:.2g} %"
+
+
+TOO_WIDE = f"an interval wider than {percent(TELLING)} of the value, or none"
+"""Where a rate or an efficiency is too uncertain to tell."""
 
 
 def span(interval: Interval) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from harness.analysis.efficiency import Curve, Scale
-from harness.analysis.intervals import TELLING, Interval
+from harness.analysis.intervals import Interval
 from harness.analysis.summary import Row
 from harness.quantities import number
 from harness.report.figures.figure import (
@@ -28,7 +28,7 @@ from harness.report.figures.figure import (
     windows,
     within,
 )
-from harness.report.words import MOST_NAMED, UNSURE, percent, unit
+from harness.report.words import MOST_NAMED, TOO_WIDE, UNSURE, percent, unit
 
 
 def throughput(curves: Sequence[Curve], rows: Sequence[Row]) -> Figure:
@@ -205,10 +205,7 @@ def _repeats(curves: Sequence[Curve]) -> str:
     drawn = f" Bars: 95 % intervals, {bars}." * bool(bars)
     shares = [scale.efficiency for curve in curves for scale in curve.scales[1:]]
     if not all(value.tells for value in [*(scale.tokens_per_s for scale in scales), *shares]):
-        drawn += (
-            f" Hollow, {UNSURE}: too uncertain to tell, with an interval wider than {percent(TELLING)} of the "
-            "value, or none; its bar may leave the panel."
-        )
+        drawn += f" Hollow, {UNSURE}: too uncertain to tell, with {TOO_WIDE}; its bar may leave the panel."
     return f"{runs[0].upper()}{runs[1:]}.{drawn}"
 
 
