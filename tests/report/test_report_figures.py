@@ -1,5 +1,6 @@
 """What the page's figures draw, from made rows of a known truth."""
 
+import copy
 import re
 
 import plotly.graph_objects
@@ -14,6 +15,7 @@ from harness.report.figures.bandwidth import busbw
 from harness.report.figures.comparisons import compared
 from harness.report.figures.figure import HOLLOW, OTHERS, colors
 from harness.report.figures.heat import heat
+from harness.report.figures.losses import losses
 from harness.report.figures.memory import memory
 from harness.report.figures.scaling import throughput
 from harness.report.figures.stragglers import stragglers
@@ -136,6 +138,18 @@ def test_losses_of_single_runs_are_hollow_and_say_so(tmp_path):
     assert bars and all(trace["marker"]["color"] == [HOLLOW] for trace in bars)
     assert "within one run" in losses.layout["annotations"][0]["text"]
     assert f"{UNSURE} too uncertain to tell" in [trace["name"] for trace in losses.data]
+
+
+@pytest.mark.parametrize(("lo", "hi", "told"), [(0.01, 0.03, True), (-0.03, -0.01, True), (-0.001, 0.041, False)])
+def test_a_loss_is_told_where_its_interval_excludes_zero_however_wide(document, lo, hi, told):
+    [entry] = [copy.deepcopy(entry) for entry in document["breakdown"] if entry["label"] == "1b-ddp-n2x8"]
+    [part] = [part for part in entry["parts"] if part["name"] == "transfer"]
+    part["lost_efficiency"] |= {"value": (lo + hi) / 2, "lo": lo, "hi": hi}
+    figure = losses([entry], document["points"], curves(document["points"]))
+    [bar] = [trace for trace in figure.data if trace["name"] == "exposed transfer" and trace["y"] != [None]]
+    assert (HOLLOW not in bar["marker"]["color"]) == told
+    assert bar["customdata"][0].count(UNSURE) == (not told)
+    assert f"[{100 * lo:.2f}, {100 * hi:.2f}] points" in bar["customdata"][0]
 
 
 def test_of_more_curves_than_colours_the_fastest_and_the_slowest_are_named():
