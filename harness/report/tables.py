@@ -14,12 +14,11 @@ from harness.analysis.summary import Row
 from harness.config import OPERATIONS
 from harness.quantities import gibibytes, gigabytes, loss, number
 from harness.report.filters import FILTERED
-from harness.report.words import FIRST, UNSURE, milliseconds, names, percent, ran, span, unit
+from harness.report.words import FIRST, TOO_WIDE, UNSURE, milliseconds, names, percent, ran, span, unit
 
 TERMINAL = ("tokens_per_s", "tokens_per_s_gpu", "efficiency", "step_s_p50", "mfu", "all_reduce_s_p50")
 NARROW = 24
 """Characters of a line that a point's name keeps in a terminal, before a column of numbers goes."""
-INTERVALS = f"Efficiency with the 95 % interval within one run; {UNSURE} where that can't tell."
 STYLES = {"ok": "green", "running": "cyan", "pending": "dim", "queued": "dim"}
 
 
@@ -48,7 +47,7 @@ class Column:
 
 
 COLUMNS = (
-    Column("tokens/s", "tokens_per_s", number, lambda row: _rate_span(row)),
+    Column("tokens/s", "tokens_per_s", number, lambda row: _rate_span(row), lambda row: _rate_doubt(row)),
     Column("tokens/s/{one}", "tokens_per_s_gpu", number),
     Column("efficiency", "efficiency", percent, lambda row: _baseline(row), lambda row: _bounds(row)),
     Column("step p50 (ms)", "step_s_p50", milliseconds, lambda row: f"p95 {milliseconds(row['step_s_p95'])}"),
@@ -103,7 +102,7 @@ class Points:
         rows, left = self.rows, self.columns[len(used) :]
         # Text, not str, as above
         title = Text("\n".join([f"study {self.study}", *([", ".join(ran(rows))] if rows else [])]))
-        notes = [INTERVALS] * any(column.key == "efficiency" for column in used)
+        notes = _intervals(rows, used)
         notes += [f"No room here for {', '.join(_head(column, rows) for column in left)}."] * bool(left)
         caption = Text("\n".join([*notes, *_doubts(rows)]))
         made = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
@@ -129,7 +128,7 @@ def markdown(rows: Sequence[Row]) -> str:
     for name, row in zip(names(rows), rows, strict=True):
         numbers = [column.line(row) for column in used]
         lines.append([name, str(row["status"]), str(row["gpus"]), *numbers, _remarks(row)])
-    note = f"\n{INTERVALS}\n" * any(column.key == "efficiency" for column in used)
+    note = "".join(f"\n{line}\n" for line in _intervals(rows, used))
     return "\n".join(f"| {' | '.join(plain(text) for text in line)} |" for line in lines) + f"\n{note}"
 
 
@@ -187,28 +186,33 @@ def _of_attainable(row: Row, op: str) -> str:
 
 
 def _rate_span(row: Row) -> str:
-    if row["tokens_per_s_lo"] is None:
-        return ""
-    return f"[{number(row['tokens_per_s_lo'])}, {number(row['tokens_per_s_hi'])}]"
+    return _rate_doubt(row) or f"[{number(row['tokens_per_s_lo'])}, {number(row['tokens_per_s_hi'])}]"
+
+
+def _rate_doubt(row: Row) -> str:
+    return "" if _interval(row, "tokens_per_s").tells else UNSURE
 
 
 def _baseline(row: Row) -> str:
-    interval = _efficiency(row)
-    if row["label"] == row["baseline"]:
-        return ""
-    if interval.lo is None:
-        return f"of {row['baseline']}"
-    return f"{span(interval) if interval.tells else 'too uncertain to tell'}; of {row['baseline']}"
+    return "" if row["label"] == row["baseline"] else f"{_bounds(row)}; of {row['baseline']}"
 
 
 def _bounds(row: Row) -> str:
+    efficiency = _interval(row, "efficiency")
     if row["label"] == row["baseline"]:
         return ""
-    return span(_efficiency(row)) if _efficiency(row).tells else UNSURE
+    return span(efficiency) if efficiency.tells else UNSURE
 
 
-def _efficiency(row: Row) -> Interval:
-    return Interval(row["efficiency"], row["efficiency_lo"], row["efficiency_hi"])
+def _interval(row: Row, key: str) -> Interval:
+    return Interval(row[key], row[f"{key}_lo"], row[f"{key}_hi"])
+
+
+def _intervals(rows: Sequence[Row], used: Sequence[Column]) -> list[str]:
+    """How to read what stands behind numbers."""
+    notes = ["Efficiency with the 95 % interval within one run."] * any(column.key == "efficiency" for column in used)
+    unsure = any(UNSURE in column.line(row) for column in used for row in rows)
+    return notes + [f"{UNSURE}: too uncertain to tell, with {TOO_WIDE}."] * unsure
 
 
 def _remarks(row: Row) -> str:

@@ -9,7 +9,7 @@ from harness.analysis.comparability import Difference
 from harness.analysis.drift import Drift
 from harness.analysis.efficiency import Curve
 from harness.analysis.fingerprint import RECORDED, text
-from harness.analysis.intervals import Interval
+from harness.analysis.intervals import TELLING, Interval
 from harness.analysis.outliers import Outlier
 from harness.analysis.summary import Row
 from harness.config import OPERATIONS
@@ -43,6 +43,10 @@ def percent(value: float | None) -> str:
     if value is None:
         return NONE
     return f"{value * 100:.1f} %" if abs(value) >= 0.01 or not value else f"{value * 100:.2g} %"
+
+
+TOO_WIDE = f"an interval wider than {percent(TELLING)} of the value, or none"
+"""Where a rate or an efficiency is too uncertain to tell."""
 
 
 def span(interval: Interval) -> str:
@@ -94,8 +98,7 @@ def _by_weight(curves: Sequence[Curve], by_slug: Mapping[str, Row], doubts: Mapp
     """
 
     def place(curve: Curve) -> tuple[bool, bool, int]:
-        kept = curve.largest.efficiency
-        return bool(doubts[curve.name]), bool(kept.kind) and not kept.tells, -curve.largest.gpus
+        return bool(doubts[curve.name]), not curve.largest.efficiency.tells, -curve.largest.gpus
 
     def model(curve: Curve) -> str:
         return str(by_slug[curve.largest.slugs[0]]["model"])
@@ -265,7 +268,7 @@ def _kept(curve: Curve, over: str, doubts: str, cause: str) -> str:
     what = "tokens/s" if curve.scaling == "weak" else "speed"
     of = f"of its {what} per {over[:-1]} from {curve.baseline.gpus} to {_count(curve.largest.gpus, over)}"
     of += ", at a fixed global batch" * (curve.scaling == "strong")
-    if efficiency.kind and not efficiency.tells:
+    if not efficiency.tells:
         runs = min(len(curve.baseline.slugs), len(curve.largest.slugs))
         few = f"{runs} runs a scale" if runs > 1 else "single runs"
         return f"{curve.name}: {few} can't tell what it keeps {of}{doubts}."
@@ -281,7 +284,7 @@ def _within(interval: Interval) -> str:
     """Its bounds; those of single runs as such, for other runs would differ by more."""
     if interval.kind == "within-run":
         return f" ({span(interval)} within one run)"
-    return f" {span(interval)}" if interval.kind else ""
+    return f" {span(interval)}"
 
 
 def _beyond(curve: Curve, rows: Sequence[Row], over: str) -> str:

@@ -1,10 +1,11 @@
 """What the page's figures draw, from made rows of a known truth."""
 
+import copy
 import re
 
 import plotly.graph_objects
 import pytest
-from made_page import DEVICE_BYTES, made_points, write_page
+from made_page import DEVICE_BYTES, made_points, made_waiting, write_page
 
 from harness.analysis.attainable import Bandwidth, InStep
 from harness.analysis.efficiency import curves, fill_rows
@@ -12,8 +13,9 @@ from harness.analysis.points import Gathered
 from harness.report.figures import figures
 from harness.report.figures.bandwidth import busbw
 from harness.report.figures.comparisons import compared
-from harness.report.figures.figure import HOLLOW
+from harness.report.figures.figure import HOLLOW, OTHERS, colors
 from harness.report.figures.heat import heat
+from harness.report.figures.losses import losses
 from harness.report.figures.memory import memory
 from harness.report.figures.scaling import throughput
 from harness.report.figures.stragglers import stragglers
@@ -138,6 +140,18 @@ def test_losses_of_single_runs_are_hollow_and_say_so(tmp_path):
     assert f"{UNSURE} too uncertain to tell" in [trace["name"] for trace in losses.data]
 
 
+@pytest.mark.parametrize(("lo", "hi", "told"), [(0.01, 0.03, True), (-0.03, -0.01, True), (-0.001, 0.041, False)])
+def test_a_loss_is_told_where_its_interval_excludes_zero_however_wide(document, lo, hi, told):
+    [entry] = [copy.deepcopy(entry) for entry in document["breakdown"] if entry["label"] == "1b-ddp-n2x8"]
+    [part] = [part for part in entry["parts"] if part["name"] == "transfer"]
+    part["lost_efficiency"] |= {"value": (lo + hi) / 2, "lo": lo, "hi": hi}
+    figure = losses([entry], document["points"], curves(document["points"]))
+    [bar] = [trace for trace in figure.data if trace["name"] == "exposed transfer" and trace["y"] != [None]]
+    assert (HOLLOW not in bar["marker"]["color"]) == told
+    assert bar["customdata"][0].count(UNSURE) == (not told)
+    assert f"[{100 * lo:.2f}, {100 * hi:.2f}] points" in bar["customdata"][0]
+
+
 def test_of_more_curves_than_colours_the_fastest_and_the_slowest_are_named():
     rows = made_points((8, 16, 32), ("default", "ring", "tree"), repeats=2)
     found = curves(rows)
@@ -218,6 +232,24 @@ def test_each_rank_of_the_largest_scale_has_a_mark_a_run_and_none_is_below_zero(
     assert any("waits itself" in words for words in marks["1b-ddp-n4x8"]["customdata"])
     assert min(line[-2] for line in figure.numbers.lines) < 0
     assert " only the " not in figure.caption
+
+
+def test_marks_of_ranks_have_the_colours_that_their_curves_have_elsewhere():
+    rows = made_points((8, 16, 32), ("default", "ring", "tree"), repeats=1)
+    found = curves(rows)
+    inks = colors(found)
+    figure = waiting(made_waiting(rows), found, rows)
+    assert len(figure.data) == len(found) == 12
+    for trace in figure.data:
+        [curve] = [curve for curve in found if trace["customdata"][0].startswith(f"{curve.largest.label}<br>")]
+        assert trace["marker"]["color"] == inks[curve.name]
+        assert trace["name"] == ("6 others" if inks[curve.name] == OTHERS else curve.largest.label)
+    legend = [trace["name"] for trace in figure.data if trace.get("showlegend", True)]
+    assert len(legend) == len(set(legend)) == 7
+    assert "Grey as in tokens/s" in figure.caption
+    few = waiting(made_waiting(rows), found[:8], rows)
+    assert "Grey" not in few.caption and "others" not in str([trace["name"] for trace in few.data])
+    assert len({trace["marker"]["symbol"] for trace in few.data}) == 8
 
 
 def test_ranks_and_scales_that_are_left_out_are_named(document):

@@ -24,9 +24,10 @@ from harness.analysis.points import gather
 from harness.analysis.read import read_study
 from harness.config import Config, Faults
 from harness.quantities import number
-from harness.report import report, table
+from harness.report import report, table, tables
 from harness.report.figures import figures
-from harness.report.words import headline, names, percent
+from harness.report.figures.heat import heat
+from harness.report.words import UNSURE, headline, names, percent
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -234,16 +235,31 @@ def wild(tmp_path):
 def test_repeats_that_cannot_tell_say_so(wild):
     [line] = wild["headline"]
     assert line == "tiny-ddp: 2 runs a scale can't tell what it keeps of its tokens/s per rank from 1 to 2 ranks."
-    assert "too uncertain to tell" in read(wild, "page")
     shown = drawn(wild)
     assert shown["efficiency"].layout["yaxis"]["range"][1] < 2
     assert "Hollow, ±?: too uncertain to tell" in shown["throughput"].caption
 
 
 def test_what_repeats_cannot_tell_is_marked_in_every_table(wild, demo):
+    assert read(wild, "page").count(f'%<small>{UNSURE}</small><small class="wraps">of tiny-ddp-n1x1</small>') == 2
     assert read(wild, "summary").count("% ±? |") == printed(wild).count("% ±? ") == 2
-    assert "±? |" not in read(demo, "summary")
+    for told in (read(wild, "summary"), printed(wild)):
+        assert "±?: too uncertain to tell, with an interval wider than 50.0 % of the value, or none." in told
+    assert UNSURE not in read(demo, "summary") + printed(demo)
     assert re.search(r"90\.0 % \[8\d\.\d, 9\d\.\d\] ", printed(demo))
+
+
+@pytest.mark.parametrize("low", [0.99, 0.5, None])
+def test_tokens_per_second_of_which_nobody_can_tell_are_marked_in_every_table(low):
+    row, unsure = made_points((8, 16), ("default",), repeats=1)[0], low != 0.99
+    rate = row["tokens_per_s"]
+    row |= {"tokens_per_s_lo": low and rate * low, "tokens_per_s_hi": low and rate / low}
+    within = UNSURE if unsure else f"[{number(rate * 0.99)}, {number(rate / 0.99)}]"
+    assert f"{number(rate)}<small>{within}</small>" in tables.html([row])
+    document = {"headline": [], "study": "made", "points": [row]}
+    for told in (tables.markdown([row]), " ".join(printed(document).split())):
+        assert (f" {number(rate)} ±? " in told) == ("±?: too uncertain to tell" in told) == unsure
+    assert ("tokens/s/GPU ±?<small>one scale" in heat([row]).html) == unsure
 
 
 def test_a_baseline_is_called_that_and_one_scale_alone_has_no_efficiency(wild, tmp_path):
@@ -298,6 +314,17 @@ def test_the_best_and_the_worst_of_the_largest_scale_come_first():
     rows = made_curves()
     order = [line.split()[0].rstrip(":") for line in headline(rows, curves(rows))]
     assert order == ["c1", "c0", "c2", "c3", "c4", "b", "a", "c"]
+
+
+def test_an_efficiency_without_an_interval_is_none_that_the_headline_tells():
+    rows = made_curves()
+    for row in rows:
+        if row["curve"] == "c1":
+            row |= {"tokens_per_s_lo": None, "tokens_per_s_hi": None, "interval": None}
+    lines = headline(rows, curves(rows))
+    assert [line.split()[0].rstrip(":") for line in lines[:5]] == ["c2", "c0", "c3", "c4", "c1"]
+    assert lines[0].startswith("c2 keeps 80.0 % ([")
+    assert lines[4] == "c1: single runs can't tell what it keeps of its tokens/s per GPU from 8 to 64 GPUs."
 
 
 def test_a_fault_on_purpose_is_seen_wherever_its_point_is(tmp_path):

@@ -92,7 +92,13 @@ def place(index: int, count: int, title: str, what: str = "") -> Dict:
     """A line's place in the legend: its own, or for those beyond as many as there are colours one for all."""
     if index < SERIES:
         return {"name": title + what, "legendgroup": title + what}
-    return {"name": f"{count - SERIES} others{what}", "legendgroup": f"others{what}", "legendrank": 1001}
+    return folded(count - SERIES, what)
+
+
+def folded(count: int, what: str = "") -> Dict:
+    """The place in the legend, behind all names, that lines without one of their own share."""
+    others = f"other{'s' * (count != 1)}{what}"
+    return {"name": f"{count} {others}", "legendgroup": others, "legendrank": 1001}
 
 
 def colors(curves: Sequence[Curve]) -> dict[str, str]:

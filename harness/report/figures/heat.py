@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from html import escape
 
 from harness.analysis.efficiency import Curve, Scale, curves
-from harness.analysis.intervals import TELLING
 from harness.analysis.summary import Row
 from harness.quantities import number
 from harness.report.figures.figure import WITHIN_RUN, Cell, Figure, Numbers, doubt
-from harness.report.words import UNSURE, percent, span, unit
+from harness.report.words import TOO_WIDE, UNSURE, percent, span, unit
 
 SHADES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Efficiencies from which on a shade is the next stronger one."""
@@ -54,10 +53,10 @@ def heat(rows: Sequence[Row]) -> Figure:
     caption = (
         f"Efficiency against the line's own baseline, mean over the ok repeats; small: its 95 % interval and tokens/s/"
         f"{over[:-1]}, which stand alone where a line has one scale and so no efficiency. The more is kept, the "
-        f"stronger the shade; there is none behind {UNSURE}, too uncertain to tell: an interval wider than "
-        f"{percent(TELLING)} of the value, or none. Efficiencies of different baselines do not compare down a column; "
-        "tokens/s do where the work is the same. Points that did not end well are "
-        "named by how they ended. The measured window of each run, without warm-up and sampled steps."
+        f"stronger the shade; there is none behind an efficiency with {UNSURE}. {UNSURE}: too uncertain to tell, with "
+        f"{TOO_WIDE}. Efficiencies of different baselines do not compare down a column; tokens/s do where the work is "
+        "the same. Points that did not end well are named by how they ended. The measured window of each run, without "
+        "warm-up and sampled steps."
     )
     names = ("curve", "nodes", "gpus", "points", "status", "efficiency", "efficiency_lo", "efficiency_hi")
     return Figure(
@@ -74,7 +73,7 @@ def _cell(curve: Curve | None, scale: Scale | None, ends: Counter[str], over: st
     ended = f'<span class="status bad">{escape(_ended(others))}</span>' if others else ""
     if curve is None or scale is None:
         return f'<td class="number">{ended or "ok, nothing measured"}</td>'
-    rate = f"{number(scale.tokens_per_s.value / scale.gpus)} tokens/s/{over[:-1]}"
+    rate = f"{number(scale.tokens_per_s.value / scale.gpus)} tokens/s/{over[:-1]}{doubt(scale.tokens_per_s)}"
     if len(curve.scales) == 1:
         return f'<td class="number">{rate}<small>one scale</small>{ended}</td>'
     if scale is curve.baseline:

@@ -55,7 +55,7 @@ def losses(entries: Sequence[dict[str, Any]], rows: Sequence[Row], measured: Seq
     }
     used = [name for name in (*PARTS, UNEXPLAINED) if any(_points(entry, name) for entry in entries)]
     data: list[Dict] = [_legend(TITLES[name], name, _marker(name)) for name in used]
-    if not all(_tells(_lost(entry, name)) for entry in entries for name in used):
+    if not all(_certain(_lost(entry, name)) for entry in entries for name in used):
         data.append(
             _legend(f"{UNSURE} too uncertain to tell", "unsure", {"color": HOLLOW, "line": _outline("var(--text)")})
         )
@@ -72,7 +72,7 @@ def losses(entries: Sequence[dict[str, Any]], rows: Sequence[Row], measured: Seq
                     "name": TITLES[name],
                     "legendgroup": name,
                     "showlegend": False,
-                    "marker": _marker(name, [_tells(_lost(entry, name)) for entry in mine]),
+                    "marker": _marker(name, [_certain(_lost(entry, name)) for entry in mine]),
                     "customdata": [_words(entry, name) for entry in mine],
                     "hovertemplate": "%{customdata}<extra></extra>",
                     **axes(panel),
@@ -80,7 +80,7 @@ def losses(entries: Sequence[dict[str, Any]], rows: Sequence[Row], measured: Seq
             )
         gap: Dict = {"type": "scatter", "mode": "markers", "x": scales, "y": [_gap(entry) for entry in mine]}
         gap |= {"name": "the whole gap", "legendgroup": "gap", "showlegend": not index}
-        filling = ["var(--text)" if _tells(each) else HOLLOW for each in summed]
+        filling = ["var(--text)" if _certain(each) else HOLLOW for each in summed]
         gap |= {"marker": {"symbol": "diamond", "size": 9, "color": filling, "line": _outline("var(--text)")}}
         gap["customdata"] = [
             f"{_gap(one):.2f}{_bounds(each)} points in all" for one, each in zip(mine, summed, strict=True)
@@ -91,11 +91,9 @@ def losses(entries: Sequence[dict[str, Any]], rows: Sequence[Row], measured: Seq
         layout[f"yaxis{panel}"] = {"range": [low, high], "zeroline": True, "zerolinewidth": 2}
         if index % columns == 0:
             layout[f"yaxis{panel}"]["title"] = {"text": "points of efficiency lost"}
-        doubt = f" {UNSURE}" * (not _tells(summed[-1]))
+        doubt = f" {UNSURE}" * (not _certain(summed[-1]))
         last = f"<b>{escape(curve)}</b>: {_gap(mine[-1]):.1f} points{doubt} at {mine[-1]['gpus']}"
-        of = (
-            f"{mine[0]['scaling']}, of {escape(mine[0]['baseline'])}{WITHIN_RUN * (summed[-1]['kind'] == 'within-run')}"
-        )
+        of = f"{mine[0]['scaling']}, of {escape(mine[0]['baseline'])}{WITHIN_RUN * (summed[-1].kind == 'within-run')}"
         layout["annotations"].append(heading(panel, f"{last}<br>{of}"))
     return Figure("losses", "Where the loss comes from", _caption(entries, rows), _numbers(entries), data, layout)
 
@@ -121,25 +119,25 @@ def _part(entry: dict[str, Any], name: str) -> dict[str, Any]:
     return part
 
 
-def _lost(entry: dict[str, Any], name: str) -> dict[str, Any] | None:
+def _lost(entry: dict[str, Any], name: str) -> Interval | None:
     """The part's points as an interval, in shares of the step."""
-    lost: dict[str, Any] | None = _part(entry, name)["lost_efficiency"]
-    return lost
+    lost = _part(entry, name)["lost_efficiency"]
+    return Interval(**lost) if lost else None
 
 
-def _gap_of(share: Interval) -> dict[str, Any]:
+def _gap_of(share: Interval) -> Interval:
     """The whole gap as such an interval: what an efficiency lacks of 1."""
     lo, hi = (None if bound is None else 1 - bound for bound in (share.hi, share.lo))
-    return {"value": 1 - share.value, "lo": lo, "hi": hi, "kind": share.kind}
+    return Interval(1 - share.value, lo, hi, share.kind)
 
 
-def _tells(lost: dict[str, Any] | None) -> bool:
+def _certain(lost: Interval | None) -> bool:
     """Whether the interval says that something is lost, or won."""
-    return lost is not None and lost["lo"] is not None and not lost["lo"] <= 0 <= lost["hi"]
+    return lost is not None and lost.excludes(0)
 
 
-def _bounds(lost: dict[str, Any]) -> str:
-    return "" if lost["lo"] is None else f" [{100 * lost['lo']:.2f}, {100 * lost['hi']:.2f}]"
+def _bounds(lost: Interval) -> str:
+    return "" if lost.lo is None or lost.hi is None else f" [{100 * lost.lo:.2f}, {100 * lost.hi:.2f}]"
 
 
 def _outline(ink: str) -> Dict:
@@ -161,7 +159,7 @@ def _legend(title: str, group: str, marker: Dict) -> Dict:
 
 def _points(entry: dict[str, Any], name: str) -> float | None:
     lost = _lost(entry, name)
-    return None if lost is None else 100 * lost["value"]
+    return None if lost is None else 100 * lost.value
 
 
 def _gap(entry: dict[str, Any]) -> float:
@@ -186,15 +184,14 @@ def _scale(entry: dict[str, Any], mine: Sequence[dict[str, Any]]) -> str:
 
 
 def _words(entry: dict[str, Any], name: str) -> str:
-    part = _part(entry, name)
-    if part["lost_s"] is None:
+    part, share = _part(entry, name), _lost(entry, name)
+    if share is None:
         return ""
-    lost, share = part["lost_s"], part["lost_efficiency"]
-    doubt = f" {UNSURE}" * (not _tells(share))
+    doubt = f" {UNSURE}" * (not _certain(share))
     own = f"{milliseconds(part['own_s'])} ms of a step"
     return (
-        f"{escape(entry['label'])}<br>{TITLES[name]}: {100 * share['value']:.2f}{_bounds(share)} points{doubt}<br>"
-        f"{own}, {milliseconds(lost['value'])} ms beyond the baseline's"
+        f"{escape(entry['label'])}<br>{TITLES[name]}: {100 * share.value:.2f}{_bounds(share)} points{doubt}<br>"
+        f"{own}, {milliseconds(part['lost_s']['value'])} ms beyond the baseline's"
     )
 
 

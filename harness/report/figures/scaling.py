@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from harness.analysis.efficiency import Curve, Scale
-from harness.analysis.intervals import TELLING, Interval
+from harness.analysis.intervals import Interval
 from harness.analysis.summary import Row
 from harness.quantities import number
 from harness.report.figures.figure import (
@@ -21,42 +21,40 @@ from harness.report.figures.figure import (
     colors,
     doubt,
     extent,
+    folded,
     heading,
     leading,
     panels,
     windows,
     within,
 )
-from harness.report.words import MOST_NAMED, UNSURE, percent, unit
+from harness.report.words import MOST_NAMED, TOO_WIDE, UNSURE, percent, unit
 
 
 def throughput(curves: Sequence[Curve], rows: Sequence[Row]) -> Figure:
     """Tokens/s against scale, each curve with its ideal line."""
     over = unit(rows)
     named, inks = leading(curves), colors(curves)
-    others = [curve for curve in curves if curve not in named]
+    others = [curve for curve in curves if inks[curve.name] == OTHERS]
     rates = [scale.tokens_per_s for curve in curves for scale in curve.scales]
     bounds = [_ends(value) for value in rates]
     low, high = (
         min(low for low, _ in bounds),
         max([high for _, high in bounds] + [_ideal_rate(c, c.largest.gpus) for c in named]),
     )
-    data: list[Dict] = []
-    for curve in [*others, *named]:
-        gpus = [scale.gpus for scale in curve.scales]
+
+    def line(curve: Curve) -> Dict:
         values = [scale.tokens_per_s for scale in curve.scales]
         text = [f"{number(value.value)} tokens/s {within(value)}" for value in values]
-        line = _line(curve, inks[curve.name], values, text, [doubt(value) for value in values], 2 * high)
-        if curve in others:
-            first = {"name": f"{len(others)} others", "showlegend": curve is others[0], "legendgroup": "others"} | {
-                "legendrank": 1001
-            }
-            data.append(line | first)
-            continue
+        return _line(curve, inks[curve.name], values, text, [doubt(value) for value in values], 2 * high)
+
+    data = [line(curve) | folded(len(others)) | {"showlegend": curve is others[0]} for curve in others]
+    for curve, symbol in zip(named, SYMBOLS, strict=False):
+        gpus = [scale.gpus for scale in curve.scales]
         ideal = [_ideal_rate(curve, count) for count in gpus]
         data.append(_ideal(gpus, ideal, curve.name, inks[curve.name]) | {"showlegend": len(curves) == 1})
-        symbol = SYMBOLS[named.index(curve)]
-        data.append(line | {"marker": line["marker"] | {"symbol": symbol, "size": 8}})
+        own = line(curve)
+        data.append(own | {"marker": own["marker"] | {"symbol": symbol}})
     axis = _rate_axis(curves)
     if not all(value.tells for value in rates):
         logs = [math.log10(0.9 * low), math.log10(1.1 * high)]
@@ -207,10 +205,7 @@ def _repeats(curves: Sequence[Curve]) -> str:
     drawn = f" Bars: 95 % intervals, {bars}." * bool(bars)
     shares = [scale.efficiency for curve in curves for scale in curve.scales[1:]]
     if not all(value.tells for value in [*(scale.tokens_per_s for scale in scales), *shares]):
-        drawn += (
-            f" Hollow, {UNSURE}: too uncertain to tell, with an interval wider than {percent(TELLING)} of the "
-            "value, or none; its bar may leave the panel."
-        )
+        drawn += f" Hollow, {UNSURE}: too uncertain to tell, with {TOO_WIDE}; its bar may leave the panel."
     return f"{runs[0].upper()}{runs[1:]}.{drawn}"
 
 
