@@ -199,5 +199,8 @@
   };
   const before = kept();
   if (before) restore(before);
-  addEventListener("pagehide", keep);
+  // at once, for a page that is loaded anew may read before the old one hears that it goes
+  addEventListener("input", keep);
+  addEventListener("click", keep);
+  addEventListener("toggle", keep, true);
 })();
