@@ -50,16 +50,13 @@ class Tab:
 
         As if for the first time, or `again`, with what it has kept of the last one.
         """
-        forgetting = (
-            [] if again else [self.call("Page.addScriptToEvaluateOnNewDocument", source="sessionStorage.clear()")]
-        )
+        if not again:
+            self.run("(() => { try { sessionStorage.clear() } catch { /* an empty page has none */ } })()")
         self.events.clear()
         begin = time.perf_counter()
         self.call("Page.navigate", url=f"file://{page}")
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
-        for script in forgetting:
-            self.call("Page.removeScriptToEvaluateOnNewDocument", **script)
         self.until("!document.querySelector('.plot') || globalThis.Plotly")
         for _ in range(2):
             self.run("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
