@@ -16,7 +16,7 @@ SECONDS = [0.5] * 42
 @pytest.fixture
 def point(tmp_path):
     """A point of two GPUs, and when its measured window begins."""
-    config = make_config(gpus=2)
+    config = make_config(gpus=2, steps=len(SECONDS) + 1)
     launch, events = make_attempt(config, SECONDS, begin={"device": "cuda"})
     path = add_point(make_study(tmp_path), config, [(launch, events)])
     begin = next(event["start"] for event in events if event["kind"] == "step" and event["role"] == "measured")
@@ -86,7 +86,7 @@ def test_throttling_outside_the_window_names_nobody(point):
 
 
 def test_many_throttled_gpus_are_one_sentence_a_reason(tmp_path):
-    config = make_config(gpus=16)
+    config = make_config(gpus=16, steps=len(SECONDS) + 1)
     launch, events = make_attempt(config, SECONDS)
     path = add_point(make_study(tmp_path), config, [(launch, events)])
     begin = next(event["start"] for event in events if event["kind"] == "step" and event["role"] == "measured")
@@ -147,7 +147,7 @@ def test_what_telemetry_could_not_read_is_said(point):
 
 
 def test_only_the_attempt_that_measured_last_counts(tmp_path):
-    config = make_config(gpus=2)
+    config = make_config(gpus=2, steps=len(SECONDS) + 1)
     killed = make_attempt(config, SECONDS[:10], ended=False)
     again = make_attempt(config, SECONDS, number=1, start=killed[0]["end"] + 5)
     path = add_point(make_study(tmp_path), config, [killed, again])
@@ -180,7 +180,7 @@ def matmul(rate, slowest=None):
 
 
 def test_attained_is_the_share_of_the_measured_product(tmp_path):
-    config = make_config(gpus=2)
+    config = make_config(gpus=2, steps=len(SECONDS) + 1)
     study = make_study(tmp_path)
     add_point(study, config, [make_attempt(config, SECONDS, begin={"matmul": matmul(1e10)})])
     (row,) = points(read_study(study)).to_dicts()
@@ -191,7 +191,7 @@ def test_attained_is_the_share_of_the_measured_product(tmp_path):
 
 
 def test_a_gpu_with_slow_products_is_named(tmp_path):
-    config = make_config(gpus=2)
+    config = make_config(gpus=2, steps=len(SECONDS) + 1)
     study = make_study(tmp_path)
     begin = {"device": "cuda", "matmul": matmul(7e14, slowest=5.6e14)}
     path = add_point(study, config, [make_attempt(config, SECONDS, begin=begin)])
