@@ -107,7 +107,7 @@ def _by_several(folders: Sequence[Path], processes: int) -> Iterator[Account | s
         for each in found:
             done += 1
             yield each
-    except (BrokenProcessPool, OSError):  # somebody ended one of them, or none could be started
+    except (BrokenProcessPool, OSError, ValueError):  # somebody ended one of them, or none could be started
         yield from map(account, folders[done:])
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, heard)
