@@ -14,6 +14,7 @@ from harness.analysis.steps import gaps, kept, latest
 from harness.analysis.stragglers import Arrivals, Waiting, arrivals, host_of, sentence
 from harness.analysis.telemetry import Telemetry, telemetry
 from harness.analysis.throughput import attained, slow_products, throughput, utilisation
+from harness.config import Config
 from harness.plan.model import FLOPS_CONVENTION, flops_per_token, flops_per_token_causal, parameters
 from harness.plan.workload import times_collectives
 
@@ -54,15 +55,10 @@ def in_numbers(point: Point) -> tuple[Row, Waiting | None]:
     arrived = _arrivals(point, accounts)
     tiled = ledger(point.launches, point.events)
     devices = telemetry(point.path, point.events, gpus)
-    warnings = [*point.warnings, *doubts(tiled), *devices.warnings]
-    if lost := [] if times_collectives(config) else gaps(point.events, config, point.status.get("status") == "ok"):
-        warnings.insert(0, _without_record(lost))
-    if start.get("oversubscribed"):
-        warnings.insert(0, f"{_ranks_on_cores(point)}: not a scaling measurement")
+    lost = [] if times_collectives(config) else gaps(point.events, config, point.status.get("status") == "ok")
+    warnings = [*_doubts(point, start, lost), *point.warnings, *doubts(tiled), *devices.warnings]
     if ranks < gpus:
         warnings.append(f"its latest attempt had {ranks} of the {gpus} ranks that rates are divided by")
-    if config.faults.kind != "none":
-        warnings.insert(0, f"faults={config.faults.kind}: figures are of a point with faults on purpose")
     if slow := slow_products(start):
         warnings.append(slow)
     if communication.partial:
@@ -73,30 +69,13 @@ def in_numbers(point: Point) -> tuple[Row, Waiting | None]:
         "slug": point.slug,
         "status": point.status.get("status"),
         "reason": point.status.get("reason"),
-        "workload": config.workload.name,
-        "model": config.model.name,
-        "parallel": config.parallel.name,
-        "nccl": config.nccl.name,
-        "nodes": config.nodes,
-        "gpus": gpus,
+        **_asked(config, gpus),
         "backend": start.get("backend"),
-        "precision": config.precision.name,
-        "repeat": config.repeat,
-        "scaling": config.scaling,
-        "parameters": parameters(config.model),
-        "data": config.data.name,
-        "seq_len": config.seq_len,
-        "local_batch": config.local_batch,
-        "global_batch": config.global_batch or config.local_batch * gpus,
-        "steps": config.steps,
-        "compile": config.compile,
-        "activation_checkpointing": config.activation_checkpointing,
         "tokens_per_step": tokens_per_step,
         "tokens_per_gpu_step": tokens_per_step / gpus if tokens_per_step else None,
         "device_name": start.get("device_name"),
         "hosts": len(start["hosts"]) if "hosts" in start else None,
         "oversubscribed": start.get("oversubscribed"),
-        "faults": config.faults.kind if config.faults.kind != "none" else None,
         "began": point.launches[0].get("start") if point.launches else None,
         "attempts": len(point.launches),
         "sampled_steps": communication.windows,
@@ -136,6 +115,39 @@ def in_numbers(point: Point) -> tuple[Row, Waiting | None]:
     if lost:
         return row, waiting
     return row | _window(point, gpus, ranks, start, devices, accounts), waiting
+
+
+def _asked(config: Config, gpus: int) -> Row:
+    """The columns that the configuration tells by itself."""
+    return {
+        "workload": config.workload.name,
+        "model": config.model.name,
+        "parallel": config.parallel.name,
+        "nccl": config.nccl.name,
+        "nodes": config.nodes,
+        "gpus": gpus,
+        "precision": config.precision.name,
+        "repeat": config.repeat,
+        "scaling": config.scaling,
+        "parameters": parameters(config.model),
+        "data": config.data.name,
+        "seq_len": config.seq_len,
+        "local_batch": config.local_batch,
+        "global_batch": config.global_batch or config.local_batch * gpus,
+        "steps": config.steps,
+        "compile": config.compile,
+        "activation_checkpointing": config.activation_checkpointing,
+        "faults": config.faults.kind if config.faults.kind != "none" else None,
+    }
+
+
+def _doubts(point: Point, start: Record, lost: list[int]) -> list[str]:
+    """Why the point's figures are not what they seem."""
+    faults = point.config.faults.kind
+    told = [f"faults={faults}: figures are of a point with faults on purpose"] * (faults != "none")
+    if start.get("oversubscribed"):
+        told.append(f"{_ranks_on_cores(point)}: not a scaling measurement")
+    return told + ([_without_record(lost)] if lost else [])
 
 
 def _without_record(lost: list[int]) -> str:
