@@ -62,8 +62,7 @@ def test_the_strategies_can_be_measured_again(tmp_path):
 @pytest.mark.slow
 def test_the_strategies_of_four_gpus_can_be_measured_again(tmp_path):
     again = planned(4, tmp_path)
-    # a pipeline that was told to keep what it gathers, as it does anyway, had another name
-    assert again >= {row["slug"] for row in recorded("h200-strategies") if "_pp" not in row["parallel"]}
+    assert again >= {row["slug"] for row in recorded("h200x4-strategies")}
     assert sum("1b-fsdp_pp-" in slug for slug in again) == 4, "one for each schedule"
 
 
@@ -72,7 +71,9 @@ def test_the_scaling_study_can_be_measured(tmp_path, gpus, points):
     assert len(planned(gpus, tmp_path, "scaling.sh")) == points
 
 
-@pytest.mark.parametrize("row", recorded("h200x2-strategies"), ids=lambda row: row["slug"])
+@pytest.mark.parametrize(
+    "row", [*recorded("h200x2-strategies"), *recorded("h200x4-strategies")], ids=lambda row: row["slug"]
+)
 def test_memory_is_near_the_plan(row):
     planned = tables.planned_memory(row)
     assert float(row["peak_memory_bytes"]) == pytest.approx(planned, rel=0.1)
