@@ -24,6 +24,9 @@ def option(default: Any, help: str, **limits: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+YEAR_S = 365 * 24 * 3600
+"""The longest that anything is waited for: above it a limit is a slip, or no number that clocks can take."""
+
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv")
 """The collectives that the benchmark times, in its order."""
 
@@ -253,14 +256,14 @@ class Watchdog:
     """How long a rank may be without a sign of progress, by what it is at, before the point is ended as hung."""
 
     name: str = option("default", "the chosen option's name")
-    rendezvous_s: float = option(600.0, "seconds for all ranks to meet", above=0)
-    model_build_s: float = option(1800.0, "seconds to build the model", above=0)
-    restore_s: float = option(1800.0, "seconds to load a checkpoint", above=0)
-    first_step_s: float = option(1800.0, "seconds of the first step, compilation included", above=0)
-    step_s: float = option(300.0, "seconds of any other step, or of one size of a benchmark", above=0)
-    checkpoint_s: float = option(1800.0, "seconds for which training may wait for a checkpoint", above=0)
-    profiling_s: float = option(900.0, "seconds of what is measured between steps", above=0)
-    shutdown_s: float = option(600.0, "seconds from the last step to a rank's end", above=0)
+    rendezvous_s: float = option(600.0, "seconds for all ranks to meet", above=0, most=YEAR_S)
+    model_build_s: float = option(1800.0, "seconds to build the model", above=0, most=YEAR_S)
+    restore_s: float = option(1800.0, "seconds to load a checkpoint", above=0, most=YEAR_S)
+    first_step_s: float = option(1800.0, "seconds of the first step, compilation included", above=0, most=YEAR_S)
+    step_s: float = option(300.0, "seconds of any other step, or of one size of a benchmark", above=0, most=YEAR_S)
+    checkpoint_s: float = option(1800.0, "seconds for which training may wait for a checkpoint", above=0, most=YEAR_S)
+    profiling_s: float = option(900.0, "seconds of what is measured between steps", above=0, most=YEAR_S)
+    shutdown_s: float = option(600.0, "seconds from the last step to a rank's end", above=0, most=YEAR_S)
 
 
 FAULTS = ("none", "kill", "hang", "slow", "nan", "oom", "disk_full", "wandb_down")
@@ -279,7 +282,7 @@ class Faults:
     rate: float | None = option(
         None, "in place of a step: mean steps from one fault to the next, drawn by seed and attempt", least=1
     )
-    seconds: float = option(1.0, "slow: how long the rank sleeps before each step", above=0)
+    seconds: float = option(1.0, "slow: how long the rank sleeps before each step", above=0, most=YEAR_S)
 
 
 @dataclass

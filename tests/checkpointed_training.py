@@ -15,6 +15,10 @@ CPU = torch.device("cpu")
 SAVED = 3
 """The step that checkpoints are written after."""
 
+OF = {"model.layers": 2, "optimizer.state": "fp32"}
+MOST = 100
+"""What checkpoints are of, and how many steps their point has."""
+
 Case = tuple[str, dict]
 """A strategy's kind, and how it is built."""
 
@@ -23,7 +27,11 @@ def opened(trained: Strategy, folder: Path, mode: str = "sync", keep: int = 2) -
     """The checkpoints of a folder, and what they tell."""
     told: list[dict] = []
     chosen = Checkpoint("steps", "steps", 1, mode, keep)
-    return Checkpoints(folder, chosen, trained, lambda kind, **record: told.append({"kind": kind, **record})), told
+
+    def tell(kind: str, **record) -> None:
+        told.append({"kind": kind, **record})
+
+    return Checkpoints(folder, chosen, trained, tell, OF, MOST), told
 
 
 def steps(trained: Strategy, numbers: range, accumulation: int = 1):

@@ -65,18 +65,21 @@ def gaps(events: Attempts, config: Config, ok: bool) -> list[int]:
     """Measured steps that are kept and have no record, although the attempt went on behind them, or ended well.
 
     What a killed attempt could not record any more is none: it is the end of what is known. Of the last attempt of an
-    `ok` point nothing is.
+    `ok` point nothing is, nor what lies before the step that a later attempt went on from.
     """
     found, bound, profiled = [], bounds(events), profiled_steps(config)
-    for attempt, records in events.items():
+    earlier = False
+    for attempt, records in sorted(events.items()):
         recorded = {record["step"] for record in records if record["kind"] == "step"}
         done = recorded | {record["steps"] for record in records if record["kind"] == "end" and record["steps"]}
         if ok and attempt == max(events):
             done.update(unrecorded(records))
+        if bound[attempt] < math.inf:
+            done.add(int(bound[attempt]) - 1)
         begun = {record["first"] for record in records if record["kind"] == "progress"} - {None} or recorded
         if not begun or not done:
             continue
-        begin, sampled = min(begun), config.record.sample_every
+        begin, sampled, earlier = min(begun) if earlier else 1, config.record.sample_every, True
         found += [
             step
             for step in range(begin, min(max(done), config.steps) + 1)
@@ -84,6 +87,13 @@ def gaps(events: Attempts, config: Config, ok: bool) -> list[int]:
             if role(step, config.warmup, sampled, profiled, begin) == "measured"
         ]
     return sorted(found)
+
+
+def without_record(lost: Sequence[int]) -> str:
+    """Why a point whose records were damaged has no figures of its window, given its `gaps`."""
+    many = f"{len(lost)} measured steps from {lost[0]} to {lost[-1]} have"
+    which = f"measured step {lost[0]} has" if len(lost) == 1 else many
+    return f"{which} no record that can be read, so that tokens/s and all that follows are not known"
 
 
 def latest(events: Attempts, kind: str) -> Record | None:

@@ -10,7 +10,7 @@ from harness.analysis.exposure import exposure
 from harness.analysis.goodput import BUCKETS, doubts, ledger
 from harness.analysis.parts import PARTS, StepAccounts, step_parts
 from harness.analysis.read import Events, Point, Record
-from harness.analysis.steps import gaps, kept, latest
+from harness.analysis.steps import gaps, kept, latest, without_record
 from harness.analysis.stragglers import Arrivals, Waiting, arrivals, host_of, sentence
 from harness.analysis.telemetry import Telemetry, telemetry
 from harness.analysis.throughput import attained, slow_products, throughput, utilisation
@@ -147,14 +147,7 @@ def _doubts(point: Point, start: Record, lost: list[int]) -> list[str]:
     told = [f"faults={faults}: figures are of a point with faults on purpose"] * (faults != "none")
     if start.get("oversubscribed"):
         told.append(f"{_ranks_on_cores(point)}: not a scaling measurement")
-    return told + ([_without_record(lost)] if lost else [])
-
-
-def _without_record(lost: list[int]) -> str:
-    """Why a point whose records were damaged has no figures of its window."""
-    many = f"{len(lost)} measured steps from {lost[0]} to {lost[-1]} have"
-    which = f"measured step {lost[0]} has" if len(lost) == 1 else many
-    return f"{which} no record that can be read, so that tokens/s and all that follows are not known"
+    return told + ([without_record(lost)] if lost else [])
 
 
 def _benchmark(point: Point) -> Row:

@@ -33,22 +33,37 @@ METADATA = {
 """What torch writes its metadata with, by module, beside the types of elements; anything else is refused."""
 
 
+class Unusable(RuntimeError):
+    """A checkpoint whose files are whole and can't be loaded; the tensors may have taken up some of it."""
+
+
 def save(folder: Path, share: State, group: dist.ProcessGroup | None) -> list[Path]:
-    """Write this rank's share of the state; its own files. OSError on every rank where one could not write its own."""
+    """Write this rank's share of the state; its own files, or OSError where they could not be written.
+
+    Where others could not write theirs, none: what there is of it is no checkpoint.
+    """
+    rank = dist.get_rank()
     try:
         with warnings.catch_warnings():
             # of a rank alone, for which no group is needed
             warnings.filterwarnings("ignore", "torch.distributed is disabled")
             state_dict_saver.save(share, storage_writer=FileSystemWriter(folder), process_group=group)
     except CheckpointException as error:
-        raise OSError(told(error)) from error
-    rank = dist.get_rank()
+        if rank not in error.failures:
+            return []
+        cause, _ = error.failures[rank]
+        raise (cause if isinstance(cause, OSError) else OSError(str(cause))) from error
     return [*sorted(folder.glob(f"__{rank}_*")), *([folder / ".metadata"] if rank == 0 else [])]
 
 
 def load(folder: Path, state: State) -> None:
-    """Copy what a folder holds into the tensors of the same names."""
-    state_dict_loader.load(state, storage_reader=Reader(folder))
+    """Copy what a folder holds into the tensors of the same names. Unusable on every rank where one of them can't."""
+    try:
+        state_dict_loader.load(state, storage_reader=Reader(folder))
+    except CheckpointException as error:
+        rank, (cause, _) = min(error.failures.items())
+        said, _, _ = str(cause).strip().partition("\n")
+        raise Unusable(f"rank {rank} could not load it ({type(cause).__name__}: {said})") from error
 
 
 def check(path: Path) -> None:
@@ -57,12 +72,6 @@ def check(path: Path) -> None:
         Reader(path.parent).read_metadata()
     elif path.suffix == ".pt":
         torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-
-
-def told(error: CheckpointException) -> str:
-    """Which rank failed first, and with what."""
-    rank, (cause, _) = min(error.failures.items())
-    return f"rank {rank}: {getattr(cause, 'strerror', None) or cause}"
 
 
 class Reader(FileSystemReader):

@@ -119,6 +119,9 @@ def _check_steps(config: Config) -> list[str]:
     if after <= 0:
         raise ValueError(f"steps={config.steps}: must be more than warmup={config.warmup}, or nothing is measured")
     warnings, profiled = check_profile(config), profiled_steps(config)
+    every = config.checkpoint.every
+    if config.checkpoint.kind == "steps" and every is not None and every > config.steps:
+        warnings.append(f"checkpoint.every={every:g}: steps={config.steps} come to an end before the first checkpoint")
     sampled = sampled_steps(config.steps, config.warmup, config.record.sample_every, profiled)
     measured = after - sampled - sum(step > config.warmup for step in profiled)
     if measured < FEW_MEASURED_STEPS:

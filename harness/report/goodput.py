@@ -15,7 +15,7 @@ from harness.analysis.efficiency import named
 from harness.analysis.goodput import doubts, ledger
 from harness.analysis.points import gather
 from harness.analysis.read import Point, read_config, read_point, read_study
-from harness.analysis.steps import gaps
+from harness.analysis.steps import gaps, without_record
 from harness.config import Config
 from harness.plan.workload import times_collectives
 from harness.quantities import NONE, number
@@ -47,7 +47,8 @@ def _document(point: Point, efficiency: float | None, peak: str | None) -> dict[
     tiled = ledger(point.launches, point.events)
     stamped, trains = bool(point.launches), not times_collectives(point.config)
     # without their records nobody knows how long they took
-    whole = not trains or not gaps(point.events, point.config, point.status["status"] == "ok")
+    lost = gaps(point.events, point.config, point.status["status"] == "ok") if trains else []
+    whole = not lost
     return {
         "schema": SCHEMA,
         "kind": "goodput",
@@ -67,7 +68,7 @@ def _document(point: Point, efficiency: float | None, peak: str | None) -> dict[
         "goodput_fraction": tiled.goodput_fraction if whole else None,
         "goodput_efficiency": efficiency,
         "goodput_peak": peak,
-        "warnings": [*point.warnings, *doubts(tiled)],
+        "warnings": [*([without_record(lost)] if lost else []), *point.warnings, *doubts(tiled)],
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from harness.files import write_json
+from harness.records import has_end
 from harness.study.interruption import Interruption
 from harness.study.lease import Lease
 from harness.study.outcome import LAUNCHER_LOG, Outcome, outcome, preempted
@@ -91,7 +92,8 @@ def run_attempt(
         assert exit_code is not None
         return outcome(attempt_dir, exit_code, hosts, ranks_per_node)
     if cut.status == "preempted" and cut is not TAKEN_OVER:
-        cut = preempted(attempt_dir, interruption.name) or cut
+        # told to end after its last step it has nothing left to go on with
+        cut = Outcome("ok") if has_end(attempt_dir) else preempted(attempt_dir, interruption.name) or cut
     return Outcome(cut.status, f"{cut.reason}; not ended: {', '.join(left)}") if left else cut
 
 

@@ -1,8 +1,11 @@
 """Checkpoints of an attempt: written by all ranks together, there whole or not at all, taken up by the next one."""
 
+import errno
+import os
+import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,15 @@ from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
 from harness.config import Checkpoint
 from harness.parallel.state import State
+from harness.parallel.storage import Unusable
 from harness.parallel.strategy import Strategy
 from harness.training import manifest, random_states
 
 Tell = Callable[..., None]
 """Writes a record of a kind, by its fields, on the first rank."""
+
+FULL = 2**20
+"""Bytes that are free on a disk at most on which a write has failed for want of room."""
 
 
 class Checkpoints:
@@ -27,8 +34,12 @@ class Checkpoints:
     it nor come out of order.
     """
 
-    def __init__(self, folder: Path, chosen: Checkpoint, trained: Strategy, tell: Tell) -> None:
+    def __init__(
+        self, folder: Path, chosen: Checkpoint, trained: Strategy, tell: Tell, of: Mapping[str, Any], steps: int
+    ) -> None:
+        """of: what the shape of the state follows from, by name. steps: of the point in all."""
         self.folder, self.chosen, self.trained, self.tell = folder, chosen, trained, tell
+        self.of, self.steps = of, steps
         self.device, self.rank, self.ranks = trained.device, dist.get_rank(), dist.get_world_size()
         self.behind = chosen.mode == "async"
         self.group = dist.new_group(backend="gloo") if self.behind else None
@@ -41,18 +52,28 @@ class Checkpoints:
         self.error: OSError | None = None
 
     def restore(self) -> int:
-        """Take up the newest checkpoint that is not damaged; the step it stands after, 0 where there is none."""
+        """Take up the newest checkpoint that is not damaged; the step it stands after, 0 where there is none.
+
+        RuntimeError where one was found damaged as it was loaded, in part perhaps, and no other takes its place.
+        """
         if self.rank == 0:
             manifest.remove_drafts(self.folder)
+        mixed = False
         for path in self._from_first(manifest.whole(self.folder) if self.rank == 0 else None):
             damage = self._damage(path)
             if damage is None:
-                self.trained.load(path)
-                random_states.restore(path / self._random_states(), self.device)
-                return manifest.step_of(path)
+                try:
+                    self.trained.load(path)
+                except Unusable as error:
+                    damage, mixed = str(error), True
+                else:
+                    random_states.restore(path / self._random_states(), self.device)
+                    return manifest.step_of(path)
             if self.rank == 0:
                 manifest.set_aside(path)
                 self.tell("warning", message=f"checkpoints/{path.name} is damaged and passed over: {damage}")
+        if mixed:
+            raise RuntimeError(f"{self.folder}: no checkpoint could be loaded; started again, the point begins anew")
         return 0
 
     def write(self, step: int) -> float:
@@ -114,7 +135,7 @@ class Checkpoints:
         if self.rank == 0:
             files = {name: listed for others in everyone for name, listed in others.items()}
             try:
-                manifest.commit(made, self.ranks, files, self.chosen.keep)
+                manifest.commit(made, self.ranks, files, self.chosen.keep, self.of)
             except OSError as error:
                 problem = error
         self._agree(made, problem)
@@ -130,7 +151,7 @@ class Checkpoints:
 
     def _agree(self, made: Path, problem: Exception | None, own: Any = None) -> list[Any]:
         """What every rank has; OSError, the same on all, where one of them has a problem. Its draft is gone then."""
-        told = f"rank {self.rank}: {getattr(problem, 'strerror', None) or problem}" if problem else None
+        told = f"rank {self.rank}: {reason(problem, self.folder)}" if problem else None
         everyone: list[Any] = [None] * self.ranks
         dist.all_gather_object(everyone, (told, own), group=self.group)
         found = next((told for told, _ in everyone if told), None)
@@ -145,13 +166,18 @@ class Checkpoints:
 
     def _damage(self, path: Path) -> str | None:
         """What is wrong with a checkpoint, or None; ranks read its files in shares."""
-        files, damage = self._from_first(manifest.read(path) if self.rank == 0 else None)
+        files, damage = self._from_first(self._read(path) if self.rank == 0 else None)
         if damage is None:
             everyone: list[Any] = [None] * self.ranks
             mine = sorted(files)[self.rank :: self.ranks]
             dist.all_gather_object(everyone, manifest.damage(path, files, mine) or self._foreign(path, mine))
             damage = next(filter(None, everyone), None)
         return damage
+
+    def _read(self, path: Path) -> tuple[dict[str, manifest.Listed], str | None]:
+        """The files that a checkpoint should have, or why its manifest is none that this point can go on from."""
+        files, damage = manifest.read(path)
+        return files, damage or manifest.misfit(path, self.of, self.steps)
 
     def _foreign(self, path: Path, names: Sequence[str]) -> str | None:
         """Which of some whole files of a checkpoint holds what no strategy writes, or None."""
@@ -170,6 +196,15 @@ class Checkpoints:
 
     def _random_states(self) -> str:
         return f"random-{self.rank:05d}.pt"
+
+
+def reason(problem: Exception, folder: Path) -> str:
+    """Why a write has failed, in words. torch's writer tells of a full disk only where in its code it saw it."""
+    if isinstance(problem, OSError) and problem.strerror:
+        return problem.strerror
+    if shutil.disk_usage(folder).free < FULL:
+        return os.strerror(errno.ENOSPC)
+    return "a file could not be written whole" if "enforce fail" in str(problem) else str(problem)
 
 
 def in_a_thread(work: Callable[[], None]) -> "Future[None]":

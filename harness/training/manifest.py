@@ -1,7 +1,7 @@
 """A point's checkpoints as folders: there whole or not at all, and what shows that one is damaged.
 
 `checkpoints/step-00000040` holds the state after step 40. It is made under a name that begins with a dot and renamed
-when it is whole; `manifest.json` in it lists its files with size and digest.
+when it is whole; `manifest.json` in it lists its files with size and digest, and says what shapes the state.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 
 
@@ -43,7 +43,7 @@ def step_of(path: Path) -> int:
 def remove_drafts(folder: Path) -> None:
     """Remove what writers have left that were killed."""
     for path in folder.glob(".step-*") if folder.is_dir() else ():
-        shutil.rmtree(path)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def drop(made: Path) -> None:
@@ -59,10 +59,19 @@ def listed(path: Path) -> Listed:
     return {"bytes": path.stat().st_size, "blake2b": digest.hexdigest()}
 
 
-def commit(made: Path, world_size: int, files: Mapping[str, Listed], keep: int) -> None:
-    """Give a checkpoint that is written its name, and remove all but the last `keep`."""
+def commit(made: Path, world_size: int, files: Mapping[str, Listed], keep: int, of: Mapping[str, Any]) -> None:
+    """Give a checkpoint that is written its name, and remove all but the last `keep`.
+
+    of: values by name that the shape of the state follows from; only a point with the same can take it up.
+    """
     folder, final = made.parent, made.with_name(made.name.removeprefix("."))
-    document = {"schema": SCHEMA, "step": step_of(final), "world_size": world_size, "files": dict(files)}
+    document = {
+        "schema": SCHEMA,
+        "step": step_of(final),
+        "world_size": world_size,
+        "of": dict(of),
+        "files": dict(files),
+    }
     with open(made / MANIFEST, "w") as file:
         json.dump(document, file, indent=1)
         file.flush()
@@ -97,10 +106,18 @@ def read(path: Path) -> tuple[dict[str, Listed], str | None]:
     """The files that a checkpoint should have, or what is wrong with its manifest."""
     try:
         document: dict[str, Any] = json.loads((path / MANIFEST).read_text())
+        if document["schema"] != SCHEMA:
+            return {}, f"{MANIFEST} has schema {document['schema']}, which this version of the harness does not know"
         if document["step"] != step_of(path):
             return {}, f"{MANIFEST} is that of step {document['step']}"
-        files = document["files"].items()
-        return {name: {"bytes": said["bytes"], "blake2b": said["blake2b"]} for name, said in files}, None
+        files: dict[str, Listed] = {
+            name: {"bytes": said["bytes"], "blake2b": said["blake2b"]} for name, said in document["files"].items()
+        }
+        found = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()} - {MANIFEST}
+        unlisted = min(found - files.keys(), default=None)
+        if unlisted is not None or not files:
+            return {}, f"{MANIFEST} does not list {unlisted or 'any files'}"
+        return files, None
     except FileNotFoundError:
         return {}, f"{MANIFEST} is missing"
     except NotADirectoryError:
@@ -109,6 +126,17 @@ def read(path: Path) -> tuple[dict[str, Listed], str | None]:
         return {}, f"{MANIFEST} is not readable ({error.strerror})"
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}, f"{MANIFEST} is not readable"
+
+
+def misfit(path: Path, of: Mapping[str, Any], steps: int) -> str | None:
+    """Why a checkpoint with a readable manifest is none of a point with this shape and so many steps, or None."""
+    if step_of(path) > steps:
+        return f"it stands after step {step_of(path)} of {steps}"
+    said = json.loads((path / MANIFEST).read_text()).get("of")
+    if not isinstance(said, dict):
+        return f"{MANIFEST} does not say what it is of"
+    other = next((name for name in {**of, **said} if said.get(name) != of.get(name)), None)
+    return other and f"it is of another point ({other}={said.get(other)}, here {of.get(other)})"
 
 
 def damage(path: Path, files: Mapping[str, Listed], names: Iterable[str]) -> str | None:

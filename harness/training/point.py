@@ -87,7 +87,9 @@ def open_between(config: Config, run_dir: Path, trained: Strategy, stop: Stop, p
     """What the point does between its steps; all ranks at once, for groups are made."""
     writing = None
     if config.checkpoint.kind != "none":
-        checkpoints = Checkpoints(run_dir / "checkpoints", config.checkpoint, trained, tell)
+        of = {f"model.{name}": value for name, value in dataclasses.asdict(config.model).items() if name != "name"}
+        of["optimizer.state"] = config.optimizer.state
+        checkpoints = Checkpoints(run_dir / "checkpoints", config.checkpoint, trained, tell, of, config.steps)
         writing = checkpoints, Interval(config.checkpoint, dist.get_world_size(), config.warmup)
     return Between(config.steps, stop, pause, tell, writing)
 

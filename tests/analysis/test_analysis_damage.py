@@ -81,6 +81,30 @@ def test_what_is_lost_outside_the_window_costs_a_remark(tmp_path):
     assert "skipped 1 malformed line" in row["warnings"]
 
 
+def restarted(tmp_path, left):
+    """A point whose second attempt went on after step 12; of the first the records of steps up to `left` are there."""
+    config = make_config()
+    launch, events = make_attempt(config, [0.1] * 11, ended=False)
+    first = [event for event in events if event["kind"] != "step" or event["step"] <= left]
+    second = make_attempt(config, [0.1] * 17, number=1, start=launch["end"] + 1, first_step=13)
+    path = add_point(make_study(tmp_path), config, [(launch, first), second])
+    return summarise(read_point(path)), goodput(path)
+
+
+@pytest.mark.parametrize("left", [10, 0])
+def test_records_before_the_step_that_a_restart_went_on_from_are_missed(tmp_path, left):
+    row, document = restarted(tmp_path, left)
+    assert (row.get("tokens_per_s"), document["goodput_tokens_per_s"]) == (None, None)
+    missing = [line for line in document["warnings"] if "no record that can be read" in line]
+    assert missing and "to 12 have" in missing[0] and missing[0] in row["warnings"]
+
+
+def test_a_restart_that_went_on_from_the_last_record_misses_nothing(tmp_path):
+    row, document = restarted(tmp_path, 12)
+    assert row["tokens_per_s"] == pytest.approx(128 / 0.1)
+    assert not any("no record" in line for line in document["warnings"])
+
+
 def test_the_torn_last_line_of_a_killed_writer_costs_nothing(tmp_path):
     def tear(lines, steps):
         lines[steps[-1]] = lines[steps[-1]][:20]

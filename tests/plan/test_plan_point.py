@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan_configs import ROOT, config
 
-from harness.config import Config, Data, Launcher, Nccl, Optimizer, Parallel
+from harness.config import Checkpoint, Config, Data, Launcher, Nccl, Optimizer, Parallel
 from harness.fields import check_fields
 from harness.plan.hardware import named
 from harness.plan.model import flops_per_token
@@ -220,6 +220,12 @@ def test_memory_close_to_the_limit_warns_and_far_from_it_does_not() -> None:
 def test_no_sampled_step_warns() -> None:
     warned = [any("no step is sampled" in line for line in planned(config(steps=n)).warnings) for n in (10, 11)]
     assert warned == [True, False]
+
+
+def test_an_interval_longer_than_the_point_warns() -> None:
+    told = [planned(config("tiny", steps=50, checkpoint=Checkpoint("steps", "steps", n))).warnings for n in (50, 51)]
+    warned = [any("come to an end before the first checkpoint" in line for line in lines) for lines in told]
+    assert warned == [False, True]
 
 
 def test_few_measured_steps_warn() -> None:

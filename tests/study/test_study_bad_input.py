@@ -31,6 +31,8 @@ MISTAKES = [
     ("seq_len=-1", "seq_len=-1: must be at least 1"),
     ("optimizer.lr=0", "optimizer.lr=0"),
     ("launcher.timeout_s=0", "launcher.timeout_s=0"),
+    ("faults=slow faults.seconds=1e12", "faults.seconds=1000000000000.0: must be at most 31536000"),
+    ("watchdog.step_s=1e15", "watchdog.step_s=1000000000000000.0: must be at most 31536000"),
     ("launcher.container_image=/x.sqsh", "launcher.container_image=/x.sqsh: is of launcher=srun or sbatch; leave it"),
     ("-m seed=0,1 launcher.time=30", "launcher.time=30: is of launcher=sbatch; leave it out with launcher=local"),
     ("scaling=strong global_batch=3 gpus_per_node=2", "global_batch=3: must be a multiple"),

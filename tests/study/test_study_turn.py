@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_dirs import make_attempt, make_config
 from study_command import QUICK, TESTS
 
 from harness.study import attempt, controller, lease, rundir, running, turn
@@ -185,7 +186,14 @@ def test_processes_that_nothing_ends_are_named_once(tmp_path: Path) -> None:
     assert said == ["waiting for what could not be ended: process 7, process 8"]
 
 
-def test_a_command_that_is_ended_with_the_controller_was_not_its_own_failure(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("trained", "expected"),
+    [(False, Outcome("preempted", "ended by SIGTERM of the controller")), (True, Outcome("ok"))],
+    ids=["before its end", "after its last step"],
+)
+def test_a_command_that_is_ended_with_the_controller_was_not_its_own_failure(
+    tmp_path: Path, trained: bool, expected: Outcome
+) -> None:
     """Slurm ends both at once, and the command may be gone before the signal is seen."""
     interruption = Interruption()
 
@@ -195,6 +203,9 @@ def test_a_command_that_is_ended_with_the_controller_was_not_its_own_failure(tmp
             return []
 
     (tmp_path / "0" / "logs").mkdir(parents=True)
+    if trained:
+        _, events = make_attempt(make_config(), [0.1] * 29)
+        (tmp_path / "0" / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     environment = build({}, False, tmp_path, tmp_path, 0, 10)
     held = lease.acquire(tmp_path)
     assert held is not None
@@ -209,7 +220,7 @@ def test_a_command_that_is_ended_with_the_controller_was_not_its_own_failure(tmp
         ended = attempt.run_attempt(
             tmp_path / "0", ["false"], start, ["here"], 1, 0, 0.0, None, held, interruption, nothing, nothing
         )
-    assert ended == Outcome("preempted", "ended by SIGTERM of the controller")
+    assert ended == expected
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import random
 import resource
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,7 @@ from study_command import wait_for
 from harness.parallel import zero_files
 from harness.parallel.storage import Reader
 from harness.training import manifest
+from harness.training.checkpoint import reason
 
 MOST = 40
 """More steps than a writer takes before it is killed."""
@@ -82,6 +84,21 @@ def into_a_folder(path: Path) -> None:
     path.mkdir()
 
 
+def edited(path: Path, change: Callable[[dict], object]) -> None:
+    """Change what the manifest says; of files that are listed the size and digest of what is there now."""
+    document = json.loads((path / "manifest.json").read_text())
+    change(document)
+    document["files"] = {name: manifest.listed(path / name) for name in document["files"]}
+    (path / "manifest.json").write_text(json.dumps(document))
+
+
+def emptied(path: Path) -> None:
+    edited(path, lambda said: said["files"].clear())
+    for file in path.iterdir():
+        if file.name != "manifest.json":
+            file.unlink()
+
+
 DAMAGES = {
     "__1_0.distcp has changed": change_a_byte,
     "bytes of": cut_off,
@@ -91,6 +108,9 @@ DAMAGES = {
     "manifest.json is not readable (Is a directory)": lambda path: into_a_folder(path / "manifest.json"),
     "__0_0.distcp is not readable (Is a directory)": lambda path: into_a_folder(path / "__0_0.distcp"),
     "manifest.json is that of step 3": lambda path: shutil.copy(path.parents[1] / "step-00000003/manifest.json", path),
+    "manifest.json does not list .metadata": lambda path: edited(path, lambda said: said["files"].pop(".metadata")),
+    "manifest.json does not list any files": lambda path: emptied(path),
+    "manifest.json has schema 99": lambda path: edited(path, lambda said: said.update(schema=99)),
     "it is no folder": lambda path: (shutil.rmtree(path), path.touch()),
 }
 
@@ -120,8 +140,48 @@ def test_damage_of_any_kind_is_found(folder: Path) -> None:
 def test_a_manifest_that_lists_no_files_with_size_and_digest_is_damage(tmp_path: Path, files: object) -> None:
     path = tmp_path / "step-00000004"
     path.mkdir()
-    (path / "manifest.json").write_text(json.dumps({"step": 4, "files": files}))
+    (path / "manifest.json").write_text(json.dumps({"schema": manifest.SCHEMA, "step": 4, "files": files}))
     assert manifest.read(path) == ({}, "manifest.json is not readable")
+
+
+def of_another_model(path: Path) -> None:
+    edited(path, lambda said: said["of"].update({"model.layers": 5}))
+
+
+def beyond_the_last_step(path: Path) -> None:
+    edited(path, lambda said: said.update(step=400))
+    path.rename(path.with_name("step-00000400"))
+
+
+def a_pickle_for_tensors(path: Path) -> None:
+    torch.save(Planted(), path / "__0_0.distcp")
+    edited(path, lambda said: None)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (of_another_model, "it is of another point (model.layers=5, here 2)"),
+        (beyond_the_last_step, "it stands after step 400 of 100"),
+        (a_pickle_for_tensors, "could not load it"),
+    ],
+)
+def test_one_that_is_whole_and_cannot_be_gone_on_from_is_passed_over(folder: Path, monkeypatch, spoil, said) -> None:
+    monkeypatch.chdir(folder.parent)
+    spoil(folder / "step-00000004")
+    (folder / ".step-00000005").touch()
+    (first, told), (second, _) = run_ranks(2, restored, str(folder))
+    assert first == second == 3
+    assert said in told[0]["message"] and "passed over" in told[0]["message"]
+    assert not Path("planted").exists() and not (folder / ".step-00000005").exists()
+
+
+def test_training_does_not_begin_with_part_of_a_checkpoint(folder: Path) -> None:
+    for path in manifest.whole(folder):
+        a_pickle_for_tensors(path)
+    with pytest.raises(Exception, match="no checkpoint could be loaded; started again, the point begins anew"):
+        run_ranks(2, restored, str(folder))
+    assert not manifest.whole(folder)
 
 
 def test_where_none_is_whole_training_begins_at_its_start(folder: Path) -> None:
@@ -149,9 +209,17 @@ def on_a_full_disk(folder: str, kind: str, mode: str) -> tuple[str, list[dict]]:
 def test_a_write_that_fails_on_one_rank_is_told_by_all_and_leaves_the_one_before(tmp_path: Path, kind, mode) -> None:
     (first, told), (second, _) = run_ranks(2, on_a_full_disk, str(tmp_path), kind, mode)
     assert first == second
-    assert str(tmp_path) in first and "step 2" in first and "rank 1" in first and "\n" not in first
+    assert str(tmp_path) in first and "step 2" in first and "rank 1: " in first and "\n" not in first
+    assert "rank 0" not in first and "enforce" not in first
     assert [record["step"] for record in told] == [1]
     assert names(tmp_path) == ["step-00000001"]
+
+
+def test_a_full_disk_is_named_where_torch_does_not_say_so(tmp_path: Path, monkeypatch) -> None:
+    problem = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+    assert reason(problem, tmp_path) == "a file could not be written whole"
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**30, 2**30, 0))
+    assert reason(problem, tmp_path) == "No space left on device"
 
 
 class Planted:
