@@ -113,7 +113,7 @@ def read(path: Path) -> tuple[dict[str, Listed], str | None]:
         files: dict[str, Listed] = {
             name: {"bytes": said["bytes"], "blake2b": said["blake2b"]} for name, said in document["files"].items()
         }
-        found = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()} - {MANIFEST}
+        found = {str(file.relative_to(path)) for file in path.rglob("*") if loaded(file)}
         unlisted = min(found - files.keys(), default=None)
         if unlisted is not None or not files:
             return {}, f"{MANIFEST} does not list {unlisted or 'any files'}"
@@ -126,6 +126,11 @@ def read(path: Path) -> tuple[dict[str, Listed], str | None]:
         return {}, f"{MANIFEST} is not readable ({error.strerror})"
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}, f"{MANIFEST} is not readable"
+
+
+def loaded(file: Path) -> bool:
+    """Whether a file is of a kind that is loaded; what a person or a file system leaves beside them is none."""
+    return file.suffix in (".pt", ".distcp") or file.name == ".metadata"
 
 
 def misfit(path: Path, of: Mapping[str, Any], steps: int) -> str | None:

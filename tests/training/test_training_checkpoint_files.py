@@ -132,6 +132,7 @@ def test_damage_of_any_kind_is_found(folder: Path) -> None:
         files, damage = manifest.read(spoilt)
         assert said in (damage or manifest.damage(spoilt, files, sorted(files)))
         spoilt.unlink() if spoilt.is_file() else shutil.rmtree(spoilt)
+    (whole / ".nfs0000000000000001").touch()
     files, damage = manifest.read(whole)
     assert (damage, manifest.damage(whole, files, sorted(files))) == (None, None)
 
