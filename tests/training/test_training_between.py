@@ -34,7 +34,7 @@ def eventful(folder: str, chosen: Checkpoint, happens, step: int) -> tuple[list[
             return super().ends_after(now)
 
     def between(trained, recorder):
-        checkpoints = Watched(Path(folder) / "checkpoints", chosen, trained, recorder.write)
+        checkpoints = Watched(Path(folder) / "checkpoints", chosen, trained, recorder.write, {}, STEPS)
         writing = checkpoints, Interval(chosen, 2, 3)
         return Eventful(STEPS, Stop(), recorder.pause, recorder.write, writing)
 
