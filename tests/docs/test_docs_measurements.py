@@ -40,7 +40,7 @@ def test_tables_are_made_from_the_studies_points():
     assert tables.filled(page) == page, "run: python docs/measurements/tables.py"
 
 
-def planned(gpus: int, folder: Path, script: str = "strategies.sh") -> set[str]:
+def planned(gpus: int | str, folder: Path, script: str = "strategies.sh") -> set[str]:
     """Names of the points that a script would run."""
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "GPUS": str(gpus)}
     command = ["bash", str(MEASUREMENTS / script), "launcher=dry", "hardware=h200"]
@@ -66,7 +66,7 @@ def test_the_strategies_of_four_gpus_can_be_measured_again(tmp_path):
     assert sum("1b-fsdp_pp-" in slug for slug in again) == 4, "one for each schedule"
 
 
-@pytest.mark.parametrize(("gpus", "points"), [(2, 9 + 36), (4, 9 + 72)])
+@pytest.mark.parametrize(("gpus", "points"), [("1", 9), ("1,2", 9 + 36), ("1,2,4", 9 + 72)])
 def test_the_scaling_study_can_be_measured(tmp_path, gpus, points):
     assert len(planned(gpus, tmp_path, "scaling.sh")) == points
 
