@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +23,9 @@ from harness.publish.state import State
 from harness.records import OPEN, lacking
 
 POLL_S = 1.0
+TAKE_S = 10.0
+"""How long records gather before their rows are sent: each time wakes the client's processes, next to the ranks."""
+
 # A told end (SIGTERM) may take this long, a natural one the client's own limit and some room for its shutdown.
 TOLD_END_S = 5.0
 END_S = 30.0
@@ -90,7 +94,8 @@ class Mirror:
             for attempt, record in records:
                 for row in history.rows(attempt, record):
                     if row_number >= known:
-                        run.log(row, step=row_number)
+                        # when it was recorded; by itself the client says when it was told
+                        run.log({**row, "_timestamp": record["time"]}, step=row_number)
                     row_number += 1
             if not self._ours():
                 return False
@@ -99,6 +104,11 @@ class Mirror:
                 self._save()
             if last:
                 return True
+            self._let_gather()
+
+    def _let_gather(self) -> None:
+        until = time.monotonic() + TAKE_S
+        while time.monotonic() < until and self._ours() and not self._over():
             self.stop.wait(POLL_S)
 
     def _over(self) -> bool:
