@@ -3,7 +3,7 @@
 # about forty minutes. One GPU talks to nobody, so that NCCL's settings differ on more alone, and fsdp_tp, which needs
 # two, is refused there. GPUS names fewer scales, such as GPUS=1,2, and STUDY the study; what is given here goes to each
 # command, such as root=/data/studies, or launcher=dry hardware=h200 to see what would run. Where it was cut short, the
-# same command goes on; given twice at once, each with its own CUDA_VISIBLE_DEVICES, it shares the points out.
+# same command goes on.
 set -eu
 given=("$@")
 gpus=${GPUS:-1,2,4}
