@@ -15,7 +15,8 @@ from harness.study.lease import Lease
 from harness.study.outcome import LAUNCHER_LOG, Outcome, outcome, preempted
 from launch.local import Tree
 
-POLL_S = 0.05
+POLL_S = 0.25
+"""Each look takes a processor from a rank where there is none to spare, and all ranks wait for that one."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 TAKEN_OVER = Outcome("preempted", "another controller took the point over after a silence of this one")
 
