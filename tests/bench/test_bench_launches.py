@@ -8,11 +8,11 @@ from harness.bench import launches, recorder
 from harness.study.planning import on_gpus
 from harness.study.progress import Progress
 from launch.devices import Gpu, Machine, machine
-from launch.environment import build
+from launch.environment import KEPT_MEMORY, build
 
 SHORT = ("model=tiny", "gpus_per_node=2", "seq_len=64", "local_batch=1", "steps=65")
 HOW_TO_END = ("PET_SIGNALS_TO_HANDLE", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE")
-OWN = {"PYTHONUNBUFFERED", "OMP_NUM_THREADS", "PYTHONPATH", "HARNESS_POINT", *HOW_TO_END}
+OWN = {"PYTHONUNBUFFERED", "OMP_NUM_THREADS", "PYTHONPATH", "HARNESS_POINT", *HOW_TO_END, *KEPT_MEMORY}
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,9 @@ def test_on_is_a_point_as_any_other(folder, monkeypatch):
     assert sum(seconds) == pytest.approx(whole, rel=0.01, abs=0.02)
 
 
-def test_every_variable_that_measuring_adds_is_known(tmp_path):
-    added = build({}, False, tmp_path, tmp_path, gpus=2, calls_per_step=100).added
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_every_variable_that_measuring_adds_is_known(tmp_path, gpus):
+    added = build({}, False, tmp_path, tmp_path, gpus=gpus, calls_per_step=100).added
     assert set(added) - OWN <= set(launches.MEASURING)
 
 

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import platform
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,29 @@ def test_a_rank_has_its_devices_share_of_the_cores_or_one(monkeypatch: pytest.Mo
     assert made(gpus=4).added["OMP_NUM_THREADS"] == "16"
     assert made(gpus=128).added["OMP_NUM_THREADS"] == "1"
     assert made(gpus=0).added["OMP_NUM_THREADS"] == "1"
+
+
+STEPS = """
+import resource
+
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for step in range(20):
+    if step == 10:
+        begin = faults()
+    kept = [bytearray(1 << 20) for _ in range(8)]
+    del kept
+print(faults() - begin)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc reads these variables")
+def test_the_kernel_need_not_clear_what_a_cpu_rank_frees_anew_in_each_step() -> None:
+    def faults(variables: dict[str, str]) -> int:
+        command = [sys.executable, "-c", STEPS]
+        return int(subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout)
+
+    kept, given_back = made(gpus=0).variables, made(gpus=4).variables
+    assert faults(kept) < 100 < faults({name: value for name, value in given_back.items() if "MALLOC" not in name})
 
 
 HOSTILE = ("=mlx5_0:1,mlx5_1:1", "^lo,docker0", 'a "quoted" one', "it's two words", "", "$(x); `y`", "two\nlines")
