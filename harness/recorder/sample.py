@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import cached_property
 from math import nan
 from typing import Any
 
@@ -51,6 +52,7 @@ class Sample:
     def partial(self) -> bool:
         return self.told.partial or not self.split.agreed
 
+    @cached_property
     def parts(self) -> list[float | None]:
         """Seconds of PARTS; all None where not every operation could be placed and split, those of communication where
         there is none, as on one rank."""
@@ -97,7 +99,7 @@ class Sample:
             "last": last,
             "waited_for": [{"rank": rank, "wait_s": waited} for rank, waited in blamed],
             "step_s": self.window.seconds,
-            **dict(zip(PARTS, self.parts(), strict=True)),
+            **dict(zip(PARTS, self.parts, strict=True)),
         }
 
     def row(self) -> Tensor:
@@ -109,7 +111,7 @@ class Sample:
             [float(value) for value in self.totals()],
             [
                 nan if self.window is None else self.window.seconds,
-                *(nan if part is None else part for part in self.parts()),
+                *(nan if part is None else part for part in self.parts),
             ],
         )
         padded = [value for part, length in zip(mine, WAITS, strict=True) for value in pad(part, length)]

@@ -4,6 +4,7 @@ import json
 import resource
 import socket
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,6 +46,17 @@ def test_after_a_flush_all_records_so_far_are_in_the_file(tmp_path):
     lost.write("step")
     with pytest.raises(OSError):
         lost.flush()
+
+
+def test_a_record_reaches_the_file_though_nobody_asks(tmp_path):
+    writer = EventWriter(tmp_path / "events.jsonl", attempt=0)
+    writer.write("step", step=1)
+    writer.path.touch()
+    until = time.monotonic() + 20
+    while not (tmp_path / "events.jsonl").read_text() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert json.loads((tmp_path / "events.jsonl").read_text())["step"] == 1
+    writer.close()
 
 
 def test_a_second_writer_appends(tmp_path):
