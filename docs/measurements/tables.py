@@ -3,9 +3,10 @@
 import csv
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any, cast
 
 from omegaconf import OmegaConf
@@ -17,7 +18,7 @@ Columns = dict[str, Callable[[dict[str, str]], str]]
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
-MARK = re.compile(r"(<!-- (table|strategies|collectives): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- (table|repeats|strategies|collectives): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 COLUMNS: Columns = {
     "parallel": lambda row: row["parallel"],
     "nccl": lambda row: row["nccl"],
@@ -46,10 +47,14 @@ def interval(row: dict[str, str]) -> str:
     return f"{figure(row['tokens_per_s_lo'], '{:,.0f}', share)} to {figure(row['tokens_per_s_hi'], '{:,.0f}', share)}"
 
 
-def table(study: str, columns: Columns) -> str:
-    """The ok points of a study, one row each."""
+def ok(study: str) -> list[dict[str, str]]:
+    """The rows of a study's ok points."""
     with open(HERE / study / "points.csv") as file:
-        rows = [row for row in csv.DictReader(file) if row["status"] == "ok"]
+        return [row for row in csv.DictReader(file) if row["status"] == "ok"]
+
+
+def table(rows: Iterable[dict[str, str]], columns: Columns) -> str:
+    """A line for each row."""
     rule = "".join("---|" if name in WORDS else "--:|" for name in columns)
     lines = ["| " + " | ".join(columns) + " |", "|" + rule]
     lines += ["| " + " | ".join(show(row) for show in columns.values()) + " |" for row in rows]
@@ -140,6 +145,37 @@ STRATEGY_COLUMNS: Columns = {
 WORDS = {"model", "parallel", "nccl", "with", "GB a step and rank", "loss"}
 """Columns that are not numbers."""
 
+REPEATED: Columns = {
+    "parallel": COLUMNS["parallel"],
+    "nccl": COLUMNS["nccl"],
+    "GPUs": lambda row: f"{float(row['gpus']):.0f}",
+    "tokens/s/GPU": COLUMNS["tokens/s/GPU"],
+    "of the repeats": lambda row: row["range"],
+    **{name: COLUMNS[name] for name in [*COLUMNS][5:]},
+}
+
+
+def repeats(study: str) -> Iterator[dict[str, str]]:
+    """A row for the repeats of each point: the median of every number, and from which to which tokens/s/GPU they go."""
+    together: dict[tuple[str, str, int], list[dict[str, str]]] = {}
+    for row in ok(study):
+        together.setdefault((row["parallel"], row["nccl"], int(row["gpus"])), []).append(row)
+    for (parallel, nccl, gpus), rows in together.items():
+        speeds = sorted(float(row["tokens_per_s_gpu"]) for row in rows)
+        found = {name: middle([row[name] for row in rows]) for name in rows[0]}
+        if gpus == min(key[2] for key in together if key[:2] == (parallel, nccl)):
+            found["efficiency"] = ""  # the baseline
+        yield {**found, "range": f"{speeds[0]:,.0f} to {speeds[-1]:,.0f}"}
+
+
+def middle(cells: Sequence[str]) -> str:
+    """The median of numbers; of anything else, and where one is missing, the first."""
+    try:
+        return str(median(map(float, cells)))
+    except ValueError:
+        return cells[0]
+
+
 SIZES = {"1 KiB": 2**10, "16 MiB": 2**24, "256 MiB": 2**28, "4 GiB": 2**32}
 """Of operations alone: the smallest is told by its time, the others by their bus bandwidth."""
 
@@ -163,8 +199,9 @@ def collectives(study: str) -> str:
 
 
 KINDS_OF_TABLES: dict[str, Callable[[str], str]] = {
-    "table": lambda study: table(study, COLUMNS),
-    "strategies": lambda study: table(study, STRATEGY_COLUMNS),
+    "table": lambda study: table(ok(study), COLUMNS),
+    "repeats": lambda study: table(repeats(study), REPEATED),
+    "strategies": lambda study: table(ok(study), STRATEGY_COLUMNS),
     "collectives": collectives,
 }
 

@@ -18,6 +18,7 @@ from harness.analysis.read import read_study
 from harness.plan.collectives import traffic
 
 MEASUREMENTS = Path(__file__).parents[2] / "docs" / "measurements"
+SCALING = ("h200x4-scaling", "h200x4-nccl")
 STUDIES = sorted(path.parent for path in MEASUREMENTS.glob("*/study.json"))
 
 
@@ -34,7 +35,7 @@ tables = script()
 
 def test_tables_are_made_from_the_studies_points():
     page = (MEASUREMENTS / "README.md").read_text()
-    assert set(re.findall(r"<!-- (?:table|strategies|collectives): (\S+) -->", page)) == {
+    assert set(re.findall(r"<!-- (?:table|repeats|strategies|collectives): (\S+) -->", page)) == {
         study.name for study in STUDIES
     }
     assert tables.filled(page) == page, "run: python docs/measurements/tables.py"
@@ -66,9 +67,17 @@ def test_the_strategies_of_four_gpus_can_be_measured_again(tmp_path):
     assert sum("1b-fsdp_pp-" in slug for slug in again) == 4, "one for each schedule"
 
 
-@pytest.mark.parametrize(("gpus", "points"), [("1", 9), ("1,2", 9 + 36), ("1,2,4", 9 + 72)])
-def test_the_scaling_study_can_be_measured(tmp_path, gpus, points):
+@pytest.mark.parametrize(("gpus", "points"), [("1", 9), ("1,2", 9 + 36)])
+def test_the_scaling_study_can_be_measured_on_fewer_gpus(tmp_path, gpus, points):
     assert len(planned(gpus, tmp_path, "scaling.sh")) == points
+
+
+def test_the_scaling_study_can_be_measured_again(tmp_path):
+    again = planned("1,2,4", tmp_path, "scaling.sh")
+    on_four = {slug for slug in again if "-n1x4-" in slug}
+    kept = {study: {row["slug"] for row in recorded(study) if row["status"] == "ok"} for study in SCALING}
+    assert kept["h200x4-nccl"] == on_four
+    assert kept["h200x4-scaling"] == again - {slug for slug in on_four if "-default-" not in slug}
 
 
 @pytest.mark.parametrize(
