@@ -145,14 +145,9 @@ STRATEGY_COLUMNS: Columns = {
 WORDS = {"model", "parallel", "nccl", "with", "GB a step and rank", "loss"}
 """Columns that are not numbers."""
 
-REPEATED: Columns = {
-    "parallel": COLUMNS["parallel"],
-    "nccl": COLUMNS["nccl"],
-    "GPUs": lambda row: f"{float(row['gpus']):.0f}",
-    "tokens/s/GPU": COLUMNS["tokens/s/GPU"],
-    "of the repeats": lambda row: row["range"],
-    **{name: COLUMNS[name] for name in [*COLUMNS][5:]},
-}
+RANGE = "of the repeats"
+REPEATED: Columns = {RANGE if name == "95 % interval" else name: show for name, show in COLUMNS.items()}
+REPEATED |= {RANGE: lambda row: row["range"]}
 
 
 def repeats(study: str) -> Iterator[dict[str, str]]:
@@ -162,7 +157,7 @@ def repeats(study: str) -> Iterator[dict[str, str]]:
         together.setdefault((row["parallel"], row["nccl"], int(row["gpus"])), []).append(row)
     for (parallel, nccl, gpus), rows in together.items():
         speeds = sorted(float(row["tokens_per_s_gpu"]) for row in rows)
-        found = {name: middle([row[name] for row in rows]) for name in rows[0]}
+        found = {name: middle([row[name] for row in rows]) for name in rows[0]} | {"gpus": str(gpus)}
         if gpus == min(key[2] for key in together if key[:2] == (parallel, nccl)):
             found["efficiency"] = ""  # the baseline
         yield {**found, "range": f"{speeds[0]:,.0f} to {speeds[-1]:,.0f}"}
