@@ -49,13 +49,14 @@ def test_after_a_flush_all_records_so_far_are_in_the_file(tmp_path):
 
 
 def test_a_record_reaches_the_file_though_nobody_asks(tmp_path):
-    writer = EventWriter(tmp_path / "events.jsonl", attempt=0)
+    path = tmp_path / "events.jsonl"
+    path.touch()
+    writer = EventWriter(path, attempt=0)
     writer.write("step", step=1)
-    writer.path.touch()
     until = time.monotonic() + 20
-    while not (tmp_path / "events.jsonl").read_text() and time.monotonic() < until:
+    while not path.read_text() and time.monotonic() < until:
         time.sleep(0.05)
-    assert json.loads((tmp_path / "events.jsonl").read_text())["step"] == 1
+    assert json.loads(path.read_text())["step"] == 1
     writer.close()
 
 
