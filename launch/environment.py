@@ -21,8 +21,8 @@ MARKER = "HARNESS_POINT"
 HIDDEN = "***"
 SOURCE = Path(__file__).resolve().parent.parent
 FEWEST_ENTRIES = 2000  # PyTorch's own default for the flight recorder's ring
+FEWEST_ENTRIES_ON_CPUS = 256  # there a window of gloo's reads the whole ring between two steps
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2"  # torchrun dies of any other without a word to its ranks
-OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 SHUTDOWN_S = 30  # PyTorch's own default
 STEPS_IN_RING = 8  # the recorder reads a step that lies five steps back
 # What a step frees stays with its process. Else glibc gives it back and the kernel clears the same pages in each step,
@@ -101,22 +101,19 @@ def build(
         del inherited[name]
     wanted = {name: text(value) for name, value in requested.items()}
     secrets = any(secret(name, value) for name, value in inherited.items() if name.startswith("NCCL_"))
+    entries = max(FEWEST_ENTRIES if gpus else FEWEST_ENTRIES_ON_CPUS, STEPS_IN_RING * calls_per_step)
     added = {
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(threads(gpus)),
         # torchrun's --signals-to-handle and --shutdown-timeout, in a form that a version without them passes over
         "PET_SIGNALS_TO_HANDLE": SIGNALS,
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(SHUTDOWN_S, math.ceil(grace_s))),
-        # Ranks that are started anew would find in torchrun's own store the addresses of those before them: gloo then
-        # fails with "connectFullMesh: Connection refused".
-        OWN_STORE: "1",
+        "TORCH_FR_BUFFER_SIZE": str(entries),
     }
     if gpus:
-        entries = max(FEWEST_ENTRIES, STEPS_IN_RING * calls_per_step)
         added |= {
             # two events around every collective, which where nothing else runs would be a part of what is timed
             **({"TORCH_NCCL_ENABLE_TIMING": "1"} if calls_per_step else {}),
-            "TORCH_FR_BUFFER_SIZE": str(entries),
             "NCCL_DEBUG": "INFO",
             # NCCL's log would tell every variable that it reads
             "NCCL_DEBUG_SUBSYS": "INIT" if secrets else "INIT,ENV",

@@ -18,7 +18,7 @@ from harness.study.point import Point
 from harness.study.rundir import study_document, yaml_of
 from launch import torchrun
 from launch.devices import Machine
-from launch.environment import OWN_STORE, ambient, hidden
+from launch.environment import ambient, hidden
 from launch.launchers import Launcher, Local
 
 
@@ -134,8 +134,6 @@ def shown(planned: Planned, machine: Machine, launcher: Launcher) -> Iterator[st
     for name in environment.cleared:
         yield f"unset {name}"
     variables = hidden({**environment.ambient, **environment.added, **environment.requested})
-    if by_hand:  # ranks would then meet by the first host's own name, which need not be known to the others
-        del variables[OWN_STORE]
     for name, value in sorted(variables.items()):
         if name not in environment.cleared:
             yield f"export {name}={shlex.quote(value)}"

@@ -11,7 +11,7 @@ from launch.devices import Gpu, Machine, machine
 from launch.environment import KEPT_MEMORY, build
 
 SHORT = ("model=tiny", "gpus_per_node=2", "seq_len=64", "local_batch=1", "steps=65")
-HOW_TO_END = ("PET_SIGNALS_TO_HANDLE", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE")
+HOW_TO_END = ("PET_SIGNALS_TO_HANDLE", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT")
 OWN = {"PYTHONUNBUFFERED", "OMP_NUM_THREADS", "PYTHONPATH", "HARNESS_POINT", *HOW_TO_END, *KEPT_MEMORY}
 
 
