@@ -82,7 +82,7 @@ class GlooSampler:
             # a span ends after the program has got the result
             if all(entry["retired"] for entry in own) or time.monotonic() > patience:
                 break
-            time.sleep(PATIENCE_S / 30)
+            time.sleep(PATIENCE_S / 300)
         self.profiler.stop()
         sent = self.sends.stop()
         results = self.profiler.profiler.kineto_results
