@@ -46,6 +46,8 @@ SPANS_OF_SENDS = ("gloo:send", "gloo:recv")
 PATIENCE_S = 0.3
 """How long to wait for gloo's threads to be done with the step's operations."""
 
+POLL_S = 0.001
+
 
 @dataclass(frozen=True)
 class Call:
@@ -82,7 +84,7 @@ class GlooSampler:
             # a span ends after the program has got the result
             if all(entry["retired"] for entry in own) or time.monotonic() > patience:
                 break
-            time.sleep(PATIENCE_S / 300)
+            time.sleep(POLL_S)
         self.profiler.stop()
         sent = self.sends.stop()
         results = self.profiler.profiler.kineto_results

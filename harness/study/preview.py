@@ -125,8 +125,7 @@ def dry_run(order: list[Planned], machine: Machine, launcher: Launcher) -> Itera
 
 def shown(planned: Planned, machine: Machine, launcher: Launcher) -> Iterator[str]:
     """The environment and the command of a point's ranks, for a shell."""
-    by_hand = planned.point.config.nodes > 1 and isinstance(launcher, Local)
-    if by_hand:
+    if planned.point.config.nodes > 1 and isinstance(launcher, Local):
         yield "# once, in a folder that all hosts see"
         yield from planting(planned.point)
         yield f"# on each of {planned.point.config.nodes} hosts, {torchrun.FIRST_HOST} being one of them"
