@@ -72,6 +72,8 @@ RECORDED = {
     "processor": Field("processor"),
     "cores": Field("cores of a host"),
     "threads": Field("threads of a rank"),
+    "host_processor": Field("processor of a GPU's host", apart=False),
+    "host_cores": Field("cores of a GPU's host", apart=False),
     "git_sha": Field("commit", apart=False),
     "git_dirty": Field("uncommitted changes", apart=False),
 }
@@ -96,8 +98,9 @@ def recorded(point: Point, row: Row) -> Fingerprint:
     start = latest(point.events, "start") or {}
     types, nccl = start.get("types") or {}, start.get("nccl") or {}
     same = ("backend", "device_name", "power_cap", "nccl_version", "driver", "cuda", "torch", "git_sha", "git_dirty")
-    # Of a GPU's host no more is compared: its steps hardly depend on it.
+    # a GPU's host decides only steps that it can't issue fast enough
     on_cpu = ("processor", "cores", "threads") if start.get("device") == "cpu" else ()
+    host = {f"host_{name}": row.get(name) for name in ("processor", "cores")} if start.get("device") == "cuda" else {}
     found = {
         "tokens_per_step": _tokens(row),
         "parameters": row.get("parameters"),
@@ -108,6 +111,7 @@ def recorded(point: Point, row: Row) -> Fingerprint:
         "nccl_transports": transports(nccl.get("transports")),
         **_environment(point.environment),
         **{name: row.get(name) for name in (*same, *on_cpu)},
+        **host,
     }
     return {name: _plain(found.get(name)) for name in RECORDED}
 

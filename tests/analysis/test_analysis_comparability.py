@@ -119,6 +119,23 @@ def test_a_field_that_keeps_nothing_apart_cannot_be_joined_over(tmp_path):
         report(study, join=["git_sha"])
 
 
+@pytest.mark.parametrize(
+    ("device", "curves", "warning"),
+    [
+        ("cpu", ["tiny-ddp cores of a host 2", "tiny-ddp cores of a host 4"], "--join=cores"),
+        ("cuda", ["tiny-ddp"], "The ok points do not have the same cores of a GPU's host: 2; 4."),
+    ],
+)
+def test_a_hosts_cores_keep_points_apart_on_cpus_and_are_said_on_gpus(tmp_path, device, curves, warning):
+    study = make_study(tmp_path)
+    for gpus in (1, 2):
+        config = make_config(gpus=gpus)
+        add_point(study, config, [make_attempt(config, STEADY, begin={"device": device})], cores=2 * gpus)
+    document = report(study)
+    assert [curve["name"] for curve in document["curves"]] == curves
+    assert any(warning in sentence for sentence in document["warnings"])
+
+
 def test_what_is_not_known_is_no_difference_and_is_said(tmp_path):
     study = make_study(tmp_path)
     add(study, 1)
