@@ -115,15 +115,21 @@ def read_point(path: Path) -> Point:
     environment = _document(path / "env.json", warnings) or {}
     launches: list[Record] = []
     events: Events = {}
-    for attempt in attempts(path):
+    ok = status is not None and status["status"] == "ok"
+    folders = attempts(path)
+    if ok and not folders:
+        warnings.append("attempts is missing")
+    for attempt in folders:
         launch = _record(attempt / "launch.json", warnings)
         records, skipped = read_lines(attempt / "events.jsonl")
         if launch:
             launches.append(launch)
+        elif ok and not (attempt / "launch.json").exists():
+            warnings.append(f"attempt {attempt.name}: launch.json is missing")
         if skipped:
             warnings.append(f"attempt {attempt.name}: {skipped}")
         events[int(attempt.name)], doubts = _sound(records, config.steps)
-        if status and status["status"] == "ok" and launch and not (attempt / "events.jsonl").exists():
+        if ok and launch and not (attempt / "events.jsonl").exists():
             warnings.append(f"attempt {attempt.name}: events.jsonl is missing")
         warnings.extend(f"attempt {attempt.name}: events.jsonl: {doubt}" for doubt in doubts)
         told = (record["message"] for record in events[int(attempt.name)] if record["kind"] == "warning")
@@ -144,18 +150,25 @@ def read_point(path: Path) -> Point:
 def _sound(records: Sequence[Record], steps: int) -> tuple[list[Record], list[str]]:
     """The records of this schema that can have been, and of which kinds how many others were skipped.
 
-    No step is beyond the last of `steps`, and none lasts longer than all that its attempt has stamped.
+    No step is beyond the last of `steps`, none lasts longer than all that its attempt has stamped, and none is there
+    twice.
     """
     ours = [record for record in records if record.get("schema") == SCHEMA]
     sound = [record for record in ours if complete(record)]
     stamps = [record["time"] for record in sound] + [record["start"] for record in sound if record["kind"] == "step"]
     longest = max(stamps, default=0.0) - min(stamps, default=0.0) + CLOCK_S
     possible, torn, wrong = [], [], []
+    seen: set[int] = set()
+    repeated = 0
     for record in sound:
-        bounds = (("step", steps), ("duration_s", longest)) if record["kind"] == "step" else ()
-        if beyond := [name for name, most in bounds if record[name] > most]:
+        if record["kind"] != "step":
+            possible.append(record)
+        elif beyond := [name for name, most in (("step", steps), ("duration_s", longest)) if record[name] > most]:
             wrong.append(beyond)
+        elif record["step"] in seen:
+            repeated += 1
         else:
+            seen.add(record["step"])
             possible.append(record)
     for record in ours if len(sound) < len(ours) else ():
         if missing := lacking(record):
@@ -166,6 +179,7 @@ def _sound(records: Sequence[Record], steps: int) -> tuple[list[Record], list[st
         "of another schema": len(records) - len(ours),
         f"that lack {_names(torn)}": len(torn),
         f"with an impossible {_names(wrong)}": len(wrong),
+        "of a step that has one": repeated,
     }
     return possible, [f"skipped {_counted(count, 'record')} {which}" for which, count in skipped.items() if count]
 

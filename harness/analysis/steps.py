@@ -68,15 +68,18 @@ def gaps(events: Attempts, config: Config, ok: bool) -> list[int]:
     `ok` point nothing is, nor what lies before the step that a later attempt went on from.
     """
     found, bound, profiled = [], bounds(events), profiled_steps(config)
-    earlier = False
+    earlier, reached = False, 0
     for attempt, records in sorted(events.items()):
         recorded = {record["step"] for record in records if record["kind"] == "step"}
-        done = recorded | {record["steps"] for record in records if record["kind"] == "end" and record["steps"]}
+        ended = {record["steps"] for record in records if record["kind"] == "end"} - {None}
+        done = recorded | ended
+        begun = {record["first"] for record in records if record["kind"] == "progress"} - {None} or recorded
         if ok and attempt == max(events):
-            done.update(unrecorded(records))
+            done |= ended or {config.steps}
+            begun = begun or {reached + 1}
         if bound[attempt] < math.inf:
             done.add(int(bound[attempt]) - 1)
-        begun = {record["first"] for record in records if record["kind"] == "progress"} - {None} or recorded
+        reached = max({reached} | recorded)
         if not begun or not done:
             continue
         begin, sampled, earlier = min(begun) if earlier else 1, config.record.sample_every, True

@@ -92,7 +92,9 @@ def in_numbers(point: Point) -> tuple[Row, Waiting | None]:
         "last_share": arrived.last_share,
         **_straggler(arrived, start.get("hosts", []), ranks),
         "peak_memory_bytes": _peak_memory(point.events),
-        "loss_last": next((step["loss"] for step in reversed(kept(point.events)) if step["loss"] is not None), None),
+        "loss_last": None
+        if lost
+        else next((step["loss"] for step in reversed(kept(point.events)) if step["loss"] is not None), None),
         "warnings": "; ".join(warnings) or None,
         "power_w_gpu": devices.power_w_gpu,
         "clock_sm_mhz_p50": devices.clock_sm_mhz_p50,

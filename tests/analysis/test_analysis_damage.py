@@ -1,6 +1,7 @@
 """Records that something has damaged: what is lost never poses as a measurement, and what is not lost stays."""
 
 import json
+import shutil
 
 import pytest
 from run_dirs import add_point, make_attempt, make_config, make_study
@@ -56,6 +57,63 @@ def test_a_window_that_lost_a_measured_step_has_no_figures_and_says_why(tmp_path
     first, *others = row["warnings"].split("; ")
     assert "measured step" in first and "no record that can be read" in first
     assert f"attempt 0: events.jsonl: {said}" in others
+
+
+def cut(lines, steps):
+    del lines[steps[15] :]
+
+
+def emptied(lines, steps):
+    lines.clear()
+
+
+def of_another_schema(lines, steps):
+    lines[:] = [json.dumps({**json.loads(line), "schema": 2}) for line in lines]
+
+
+def without_tokens(lines, steps):
+    for index in steps:
+        lines[index] = json.dumps({**json.loads(lines[index]), "tokens": 0})
+
+
+@pytest.mark.parametrize("change", [cut, emptied, of_another_schema, without_tokens])
+def test_an_ok_point_whose_last_measured_steps_are_lost_has_no_figures_and_says_why(tmp_path, change):
+    row, document = damaged(tmp_path, change)
+    assert row["status"] == "ok"
+    names = ("tokens_per_s", "goodput_tokens_per_s", "goodput_fraction", "loss_last")
+    assert [row.get(name) for name in names] == [None] * 4
+    assert (document["goodput_tokens_per_s"], document["goodput_fraction"]) == (None, None)
+    assert "to 30 have no record that can be read" in row["warnings"]
+
+
+def test_a_step_counts_once_however_many_records_it_has(tmp_path):
+    row, document = damaged(tmp_path, lambda lines, steps: lines.extend([lines[step] for step in steps]))
+    whole, _ = damaged(tmp_path / "whole", lambda lines, steps: None)
+    assert row.pop("warnings") == "attempt 0: events.jsonl: skipped 30 records of a step that has one"
+    assert whole.pop("warnings") is None
+    assert row == whole
+    assert document["kept_steps"] == 30
+
+
+@pytest.mark.parametrize("name", ["attempts", "attempts/0/launch.json", "attempts/0/events.jsonl"])
+def test_what_an_ok_point_lacks_is_named(tmp_path, name):
+    config = make_config()
+    path = add_point(make_study(tmp_path), config, [make_attempt(config, [0.1] * 29)])
+    missing = path / name
+    shutil.rmtree(missing) if missing.is_dir() else missing.unlink()
+    row = summarise(read_point(path))
+    assert row.get("goodput_tokens_per_s") is None
+    assert f"{missing.name} is missing" in row["warnings"]
+
+
+def test_a_restart_that_had_nothing_left_to_do_misses_nothing(tmp_path):
+    config = make_config()
+    launch, events = make_attempt(config, [0.1] * 29, ended=False)
+    second_launch, second = make_attempt(config, [], number=1, start=launch["end"] + 1, first_step=31)
+    second = [event for event in second if event["kind"] != "step"]
+    path = add_point(make_study(tmp_path), config, [(launch, events), (second_launch, second)])
+    row = summarise(read_point(path))
+    assert row["tokens_per_s"] == pytest.approx(128 / 0.1)
 
 
 def test_a_count_beyond_the_last_step_is_passed_over(tmp_path):
