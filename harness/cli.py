@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from harness.printable import printable
+
 PIPE_WIDTH = 160
 PORT = 8600
 ROOT = "studies"
@@ -80,7 +82,7 @@ def tolerate_closed_output() -> None:
 
 def mistake(sentence: str) -> int:
     """Say on one line what is wrong; the exit code for it."""
-    sys.stderr.write(f"harness: {' '.join(sentence.split())}\n")
+    sys.stderr.write(f"harness: {printable(' '.join(sentence.split()))}\n")
     return 2
 
 
@@ -233,6 +235,7 @@ def report_verb(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(dump(document))
         return 0
+    document = printable(document)
     show(table(document))
     sys.stdout.write("\n".join([*document["warnings"], document["paths"]["page"]]) + "\n")
     return 0
@@ -283,7 +286,7 @@ def goodput_verb(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(dump(document))
     else:
-        show(waterfall(document))
+        show(waterfall(printable(document)))
     return 0
 
 
@@ -300,7 +303,7 @@ def compare_verb(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(dump(document))
     else:
-        show(side_by_side(document))
+        show(side_by_side(printable(document)))
     return 0
 
 
@@ -309,7 +312,7 @@ def publish_verb(arguments: argparse.Namespace) -> int:
 
     failed = False
     for outcome in publish_each(study_dir(arguments)):
-        sys.stdout.write(f"{outcome.line}\n")
+        sys.stdout.write(f"{printable(outcome.line)}\n")
         failed |= outcome.result == "failed"
     return 1 if failed else 0
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.analysis.accounts import cores
 from harness.analysis.read import read_study
+from harness.printable import printable
 from harness.report.write import report
 
 HOST = "127.0.0.1"
@@ -88,7 +89,7 @@ class Page:
             except (OSError, ValueError) as error:
                 if str(error) != told:
                     told = str(error)
-                    sys.stderr.write(f"harness: the page stays as it is: {told}\n")
+                    sys.stderr.write(f"harness: the page stays as it is: {printable(told)}\n")
 
     def _stamps(self) -> Iterator[tuple[str, int, int]]:
         """What changes when a point's files do."""

@@ -12,6 +12,7 @@ from rich.text import Text
 from harness.analysis.intervals import Interval
 from harness.analysis.summary import Row
 from harness.config import OPERATIONS
+from harness.printable import printable
 from harness.quantities import gibibytes, gigabytes, loss, number
 from harness.report.filters import FILTERED
 from harness.report.words import FIRST, TOO_WIDE, UNSURE, milliseconds, names, percent, ran, span, unit
@@ -248,4 +249,4 @@ def _small(text: str) -> str:
 
 def plain(text: str) -> str:
     """Text that neither ends its cell nor becomes HTML where Markdown is rendered."""
-    return escape(" ".join(text.split()), quote=False).replace("|", "\\|")
+    return escape(" ".join(printable(text).split()), quote=False).replace("|", "\\|")

@@ -12,6 +12,7 @@ from harness.analysis.points import joined
 from harness.analysis.read import read_config
 from harness.pace import Pace
 from harness.plan.workload import times_collectives
+from harness.printable import printable
 from harness.quantities import loss, number
 from harness.records import OPEN, attempts
 from harness.report.words import headline
@@ -43,7 +44,7 @@ class Watched:
         if changed:
             rows = joined(self.study_dir.name, self._accounts(points)).frame.to_dicts()
             self._headline = headline(rows, curves(rows)) if rows else []
-        return figures, self._headline
+        return printable(figures), printable(self._headline)
 
     def _accounts(self, points: Sequence[Mapping[str, Any]]) -> list[Account]:
         found = (self._ended.get(point["slug"], (None, ""))[1] for point in points if point["status"] not in OPEN)

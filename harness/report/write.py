@@ -18,6 +18,7 @@ from harness.analysis.outliers import outliers
 from harness.analysis.points import Gathered, gather
 from harness.analysis.read import read_study
 from harness.files import write_text
+from harness.printable import printable
 from harness.records import SCHEMA
 from harness.report import tables
 from harness.report.page import page
@@ -149,7 +150,8 @@ def breakdown_table(lost: Sequence[Breakdown]) -> pl.DataFrame:
 
 def csv(table: pl.DataFrame) -> str:
     """The table as text, with a ' before what a spreadsheet would run: a study may be a stranger's."""
-    return table.with_columns(pl.col(pl.String).str.replace(FORMULA, "'$1")).write_csv()
+    texts = pl.col(pl.String).map_elements(printable, return_dtype=pl.String)
+    return table.with_columns(texts.str.replace(FORMULA, "'$1")).write_csv()
 
 
 def _bounds(name: str, interval: Interval | None) -> dict[str, float | None]:

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.heartbeat import holder
+from harness.printable import printable
 from harness.records import ACTIVE, OPEN, attempts, by_hand, has_end
 from harness.study.rundir import check_schema, point_dirs, read_status
 from launch import allocation
@@ -89,6 +90,7 @@ def entry(run_dir: Path, ended: set[str]) -> dict[str, Any]:
 
 def lines(document: dict[str, Any], figures: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
     """The same for a person, behind each status what `figures` has by slug."""
+    document = printable(document)
     counts = ", ".join(f"{number} {status}" for status, number in document["counts"].items())
     unread = "none of its points can be read" if document["warnings"] else "no points yet"
     yield f"study {document['study']}: {counts or unread}"

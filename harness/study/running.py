@@ -10,6 +10,7 @@ from typing import Any
 from harness.files import read_json, write_json, write_text
 from harness.pace import Pace
 from harness.plan.elastic import fitting
+from harness.printable import printable
 from harness.study import lease
 from harness.study.advice import advised
 from harness.study.attempt import TAKEN_OVER, Deadline, run_attempt
@@ -73,7 +74,7 @@ class Run:
         return self.launcher.hosts[: self.nodes]
 
     def tell(self, words: str) -> None:
-        self.session.say(f"{self.title}: {words}")
+        self.session.say(f"{self.title}: {printable(words)}")
 
     def whole(self) -> Outcome:
         """Run the point, again after an ending that allows it, and write how it ended."""

@@ -12,11 +12,13 @@ from browser import CHROMIUM, browser
 from node_files import add_samples
 from run_dirs import add_point, demo_study, make_config, make_timed
 
+from harness.cli import parse
 from harness.config import Workload
 from harness.report import report, table
 
 RUNS = "document.documentElement.dataset.ran=1"
 PAYLOAD = f"<script>{RUNS}</script><img src=x onerror={RUNS}><a href=javascript:{RUNS}>|\"'</title></style>$title[/b]`"
+STEERING = "\x1b[31mRED\x1b]0;title\x07\x9b\r\n\u2028\u202e"
 # What a reader of the files goes by; any other value of these leaves a record or a point out.
 STRUCTURE = {
     *("kind", "role", "op", "source", "type", "parameters", "compute", "reduce", "accumulate", "master", "moments"),
@@ -24,15 +26,27 @@ STRUCTURE = {
 }
 
 
-def poison(value, key=None):
+def poison(value, payload, key=None):
     """The value with the payload behind every text in it that is free."""
     if isinstance(value, dict):
         if value.get("kind") == "phase":
             return value
-        return {name: poison(item, name) for name, item in value.items()}
+        return {name: poison(item, payload, name) for name, item in value.items()}
     if isinstance(value, list):
-        return [poison(item, key) for item in value]
-    return f"{value}{PAYLOAD}" if isinstance(value, str) and key not in STRUCTURE else value
+        return [poison(item, payload, key) for item in value]
+    return f"{value}{payload}" if isinstance(value, str) and key not in STRUCTURE else value
+
+
+def poison_files(point, payload):
+    """Poison every file of a point."""
+    for path in point.rglob("*"):
+        if path.suffix == ".json":
+            path.write_text(json.dumps(poison(json.loads(path.read_text()), payload)))
+        elif path.suffix == ".jsonl":
+            records = [json.dumps(poison(json.loads(line), payload)) for line in path.read_text().splitlines()]
+            path.write_text("\n".join([*records, '{"torn <script>']))
+        elif path.name == "config.yaml":
+            path.write_text(yaml.safe_dump(poison(yaml.safe_load(path.read_text()), payload)))
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +58,7 @@ def hostile(tmp_path_factory):
     for point in study.glob("points/*-n1x2-*"):
         add_samples(point, {0: {1: 0.01}, 1: {}}, range(5, 8))
     for number, point in enumerate(sorted((study / "points").iterdir())):
-        for path in point.rglob("*"):
-            if path.suffix == ".json":
-                path.write_text(json.dumps(poison(json.loads(path.read_text()))))
-            elif path.suffix == ".jsonl":
-                records = [json.dumps(poison(json.loads(line))) for line in path.read_text().splitlines()]
-                path.write_text("\n".join([*records, '{"torn <script>']))
-            elif path.name == "config.yaml":
-                path.write_text(yaml.safe_dump(poison(yaml.safe_load(path.read_text()))))
+        poison_files(point, PAYLOAD)
         if number == 4:
             status = json.loads((point / "status.json").read_text())
             (point / "status.json").write_text(json.dumps({**status, "status": PAYLOAD}))
@@ -79,6 +86,26 @@ def test_the_summary_holds_no_html(hostile):
     summary = Path(hostile["paths"]["summary"]).read_text()
     assert "&lt;script&gt;" in summary
     assert not re.search(r"<[a-zA-Z/!]", summary)
+
+
+def test_no_text_steers_a_terminal_or_breaks_a_line(tmp_path, capsys):
+    study = demo_study(tmp_path, "steering", reason="reason")
+    config = make_config("ddp", 2, workload=Workload("collectives", "collectives"))
+    add_point(study, config, [make_timed(config, {"all_reduce": {1024: 1e-4}})])
+    for number, point in enumerate((study / "points").iterdir()):
+        poison_files(point, STEERING)
+        renamed = point.rename(point.with_name(f"{number}\x1b[31mRED\u202e\n"))
+    said = {}
+    for verb, *named in (["report", study], ["status", study], ["watch", study], ["goodput", renamed], ["compare"]):
+        arguments = parse([verb, *map(str, named or (study, demo_study(tmp_path, "other")))])
+        assert arguments.verb(arguments) == 0
+        said[verb] = capsys.readouterr().out
+    said |= {path.name: path.read_text() for path in (study / "report").glob("*.*[dv]")}
+    for text in said.values():
+        assert "\\x1b[31mRED" in text
+        assert all(character.isprintable() or character == "\n" for character in text)
+    lines = {name: text.count("\n") for name, text in said.items()}
+    assert (lines["status"], lines["points.csv"], lines["collectives.csv"]) == (6, 6, 2)
 
 
 class Elements(HTMLParser):
