@@ -1,8 +1,10 @@
 """A study as one archive for other people: what was run, where, what was recorded and what came of it."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +17,8 @@ from harness.report import report
 ENDING = ".tar.gz"
 POINT = ("config.yaml", "provenance.json", "env.json", "status.json", "preflight.json")
 ATTEMPT = ("launch.json", "events.jsonl", "progress.json", "faults.jsonl", "provenance.json", "env.json")
+TELLING = ("config.yaml", "launch.json", "provenance.json", "env.json")
+"""Where the paths stand that a study knows."""
 README = """\
 # Scaling study {study}
 
@@ -57,8 +61,11 @@ def copied(study_dir: Path) -> Iterator[Path]:
     study = read_study(study_dir)
     with TemporaryDirectory(prefix="harness-bundle-") as drafts:
         folder = Path(drafts) / study.path.resolve().name
+        told = (path.read_text(errors="replace") for path in records(study.path) if path.name in TELLING)
+        known = {str(study.path.resolve()), *chain.from_iterable(map(hiding.known, told))}
+        paths = hiding.pattern(known)
         for path in records(study.path):
-            _copy(path, folder / path.relative_to(study.path))
+            _copy(path, folder / path.relative_to(study.path), paths)
         yield folder
 
 
@@ -115,14 +122,14 @@ def _plain(paths: Any) -> Iterator[Path]:
     return (path for path in paths if path.is_file() and not path.is_symlink())
 
 
-def _copy(path: Path, copy: Path) -> None:
+def _copy(path: Path, copy: Path, paths: re.Pattern[str]) -> None:
     """A file without absolute paths."""
     copy.parent.mkdir(parents=True, exist_ok=True)
     # newlines stay as they are, and so do bytes that are no UTF-8
     form: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}
     with path.open(**form) as source, copy.open("w", **form) as target:
         if path.suffix == ".jsonl":
-            target.writelines(hiding.of_lines(source))
+            target.writelines(hiding.of_lines(source, paths))
         else:
             hide = hiding.of_yaml if path.suffix == ".yaml" else hiding.of_document
-            target.write(hide(source.read()))
+            target.write(hide(source.read(), paths))

@@ -202,6 +202,8 @@ def hidden(path: str) -> str:
         ("no /data/x. Nor file:///home/me/y", f"no {hidden('/data/x')}. Nor file://{hidden('/home/me/y')}"),
         ("-I/usr/include", f"-I{hidden('/usr/include')}"),
         ("/data", hidden("/data")),
+        ("no '/home/a b/c' nor \"/data/e f\"", f"no '{hidden('/home/a b/c')}' nor \"{hidden('/data/e f')}\""),
+        ("it's in '/a/b:/c/d'", f"it's in '{hidden('/a/b')}:{hidden('/c/d')}'"),
         *(
             (same, same)
             for same in (
@@ -219,6 +221,23 @@ def hidden(path: str) -> str:
 )
 def test_paths_are_hidden_and_nothing_else(text: str, made: str):
     assert hiding.of_text(text) == made
+
+
+def test_below_a_folder_that_the_study_tells_of_names_may_hold_spaces(tmp_path: Path):
+    root, data = tmp_path / "ü sp ace" / "studies", "/data/my set/ids (3).bin"
+    root.mkdir(parents=True)
+    study = run_dirs.demo_study(root, reason=f"{data}: is gone, see {root}/made/rank0.log")
+    point = next((study / "points").iterdir())
+    (point / "config.yaml").write_text((point / "config.yaml").read_text().replace("path: null", f"path: {data}"))
+    launch = point / "attempts" / "0" / "launch.json"
+    command = [f"--log-dir={root}/made/logs", f"data.path={data}"]
+    launch.write_text(json.dumps({**json.loads(launch.read_text()), "command": command}))
+    with opened(bundle(study, tmp_path / "b.tar.gz")) as folder:
+        there = folder / "points" / point.name
+        told = json.loads((there / "attempts" / "0" / "launch.json").read_text())["command"]
+        reason = json.loads((there / "status.json").read_text())["reason"]
+    assert told == [f"--log-dir={hidden(f'{root}/made/logs')}", f"data.path={hidden(data)}"]
+    assert reason == f"{hidden(data)}: is gone, see {hidden(f'{root}/made/rank0.log')}"
 
 
 def test_configurations_and_records_stay_what_they_are(tmp_path: Path):
