@@ -2,12 +2,14 @@
 
 import json
 import re
+import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
 from harness.analysis.read import read_study
 from harness.files import write_text
@@ -59,8 +61,8 @@ def bundle(study_dir: Path, output: Path) -> Path:
 def copied(study_dir: Path) -> Iterator[Path]:
     """A study's folder as it is in a bundle, without absolute paths, as long as this lasts."""
     study = read_study(study_dir)
-    with TemporaryDirectory(prefix="harness-bundle-") as drafts:
-        folder = Path(drafts) / study.path.resolve().name
+    with _drafts() as drafts:
+        folder = drafts / study.path.resolve().name
         told = (path.read_text(errors="replace") for path in records(study.path) if path.name in TELLING)
         known = {str(study.path.resolve()), *chain.from_iterable(map(hiding.known, told))}
         paths = hiding.pattern(known)
@@ -72,8 +74,27 @@ def copied(study_dir: Path) -> Iterator[Path]:
 @contextmanager
 def opened(bundle: Path) -> Iterator[Path]:
     """The study's folder out of a bundle, checked, as long as this lasts; ValueError for one that is not as it was."""
-    with TemporaryDirectory(prefix="harness-bundle-") as folder:
-        yield archive.unpack(bundle, Path(folder))
+    with _drafts() as folder:
+        yield archive.unpack(bundle, folder)
+
+
+@contextmanager
+def _drafts() -> Iterator[Path]:
+    """A folder for as long as this lasts; a signal that would end the process at once ends this first."""
+    deadly = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in deadly:
+        signal.signal(number, _end)
+    try:
+        with TemporaryDirectory(prefix="harness-bundle-") as folder:
+            yield Path(folder)
+    finally:
+        for number in deadly:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # `timeout` sends it twice, and once is enough
+    sys.exit(128 + number)
 
 
 @contextmanager

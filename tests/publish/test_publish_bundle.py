@@ -4,8 +4,10 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import run_dirs
+from study_command import wait_for
 
 from harness.publish import archive, hiding
 from harness.publish.bundle import bundle, opened, report_of
@@ -120,6 +123,22 @@ def test_a_changed_byte_is_refused_with_the_file_named(made: Path, tmp_path: Pat
     assert re.fullmatch(r"harness: \S+: is damaged, points/\S+ is not what SHA256SUMS says it was\n", ended.stderr)
     assert ended.stdout == ""
     assert list(tmp_path.iterdir()) == [changed]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("verb", ["report", "publish bundle"])
+def test_nothing_stays_of_what_a_signal_ends(made: Path, tmp_path: Path, verb: str, number: signal.Signals):
+    drafts, there = tmp_path / "drafts", tmp_path / "there"
+    drafts.mkdir()
+    there.mkdir()
+    command = [sys.executable, "-m", "harness.cli", *verb.split(), str(made if verb == "report" else MEASURED)]
+    variables = {**os.environ, "TMPDIR": str(drafts)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, cwd=there, env=variables) as process:
+        wait_for(lambda: list(drafts.glob("harness-bundle-*/*")))
+        process.send_signal(number)
+        assert process.communicate()[1] == b""
+    assert process.returncode == 128 + number
+    assert [*drafts.iterdir(), *there.iterdir()] == []
 
 
 def link(name: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
