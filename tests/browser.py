@@ -51,10 +51,18 @@ class Tab:
         As if for the first time, or `again`, with what it has kept of the last one.
         """
         if not again:
-            self.run("(() => { try { sessionStorage.clear() } catch { /* an empty page has none */ } })()")
+            clear = "try { sessionStorage.clear() } catch { /* an empty page has none */ }"
+            self.run(f"addEventListener('beforeunload', () => {{ {clear} }})")
+        return self._load("Page.navigate", url=f"file://{page}")
+
+    def reload(self) -> None:
+        """As the page itself does when there is a newer one."""
+        self._load("Page.reload")
+
+    def _load(self, method: str, **parameters: Any) -> float:
         self.events.clear()
         begin = time.perf_counter()
-        self.call("Page.navigate", url=f"file://{page}")
+        self.call(method, **parameters)
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
         self.until("!document.querySelector('.plot') || globalThis.Plotly")

@@ -175,11 +175,20 @@
   const own = `harness report ${location.pathname} ${document.title}`;
   const keep = () => {
     const sorted = heads.find(head => head.hasAttribute("aria-sort"));
+    const at = document.activeElement;
+    const place = at.closest("[id]");
+    // what is above it may have grown by then
+    const seen = document.elementFromPoint(innerWidth / 2, innerHeight / 2)?.closest("main > [id]");
     const done = {
       text: search.value,
       lists: Object.fromEntries(lists.map(list => [list.dataset.key, list.value])),
       sorted: sorted && { head: sorted.textContent, falling: sorted.getAttribute("aria-sort") === "descending" },
       open: [...document.querySelectorAll("details[open]")].map(details => details.id),
+      focused: place && {
+        place: place.id, tag: at.tagName, index: [...place.querySelectorAll(at.tagName)].indexOf(at),
+        caret: [at.selectionStart, at.selectionEnd],
+      },
+      seen: { place: seen?.id ?? "", top: (seen ?? document.documentElement).getBoundingClientRect().top },
     };
     try { sessionStorage.setItem(own, JSON.stringify(done)); } catch { /* refused */ }
   };
@@ -195,12 +204,26 @@
     filter();
     const head = sorted && heads.find(({ textContent }) => textContent === sorted.head);
     if (head) sort(head, sorted.falling);
-    for (const details of document.querySelectorAll("details")) details.open = open.includes(details.id);
+    for (const details of document.querySelectorAll("details")) {
+      details.open = open.includes(details.id);
+      // its table at once, for the page to have its height
+      if (details.open) details.dispatchEvent(new Event("toggle"));
+    }
   };
+  const resume = ({ focused, seen }) => {
+    const spot = focused && document.getElementById(focused.place)?.querySelectorAll(focused.tag)[focused.index];
+    spot?.focus({ preventScroll: true });
+    spot?.setSelectionRange?.(...focused.caret);
+    scrollBy(0, (document.getElementById(seen.place) ?? document.documentElement).getBoundingClientRect().top - seen.top);
+  };
+  // a browser by itself may scroll elsewhere once the page has grown
+  history.scrollRestoration = "manual";
   const before = kept();
   if (before) restore(before);
+  if (before && performance.getEntriesByType("navigation")[0].type !== "navigate") resume(before);
   // at once, for a page that is loaded anew may read before the old one hears that it goes
   addEventListener("input", keep);
   addEventListener("click", keep);
   addEventListener("toggle", keep, true);
+  addEventListener("beforeunload", keep);
 })();

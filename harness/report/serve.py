@@ -24,7 +24,7 @@ TYPES = {".html": "text/html", ".csv": "text/csv", ".md": "text/markdown"}
 FORBIDDING, ASKING = "default-src 'none';", "default-src 'none'; connect-src 'self';"
 RELOAD = """\
 <script>
-// Loads the page again once there is a newer one; the browser keeps where it was scrolled to, the page what was done.
+// Loads the page again once there is a newer one; the page keeps what was done, its focus and what is in sight.
 setInterval(async () => {
   const now = await fetch(location.pathname, { method: "HEAD" }).then(told => told.headers.get("ETag"), () => null);
   if (now && now !== ETAG) location.reload();

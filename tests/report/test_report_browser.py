@@ -145,6 +145,27 @@ def test_what_was_done_outlives_a_reload_under_the_pages_own_key(tab, made, tmp_
     assert tab.complaints == []
 
 
+def test_focus_caret_and_what_is_in_sight_outlive_a_reload_of_a_page_that_has_grown(tab, tmp_path):
+    rows = made_points(scales=(8, 16, 32), repeats=2)
+    page, _ = write_page(tmp_path, [row for row in rows if row["parallel"] in ("ddp", "fsdp")])
+    state = """(field => [document.activeElement === field, field.selectionStart, field.selectionEnd,
+        Math.round(field.getBoundingClientRect().top)])(document.querySelector('.filters input'))"""
+    tab.size(1000)
+    tab.open(page)
+    short = tab.run("document.documentElement.scrollHeight")
+    tab.run("document.querySelector('.filters input').focus()")
+    tab.write("1b-")
+    tab.run("document.querySelector('.filters input').setSelectionRange(1, 2)")
+    done = tab.run(state)
+    assert done[:3] == [True, 1, 2]
+    assert 0 < done[3] < 1000
+    write_page(tmp_path, rows)
+    tab.reload()
+    assert tab.run("document.documentElement.scrollHeight") > short + 500
+    assert tab.run(state) == done
+    assert tab.complaints == []
+
+
 def test_points_are_sorted_by_a_column_with_unknown_ones_last(tab, made):
     tab.open(made[0])
     column = "[...document.querySelectorAll('#points tbody')].map(body => body.rows[0].cells[3].firstChild.textContent)"
@@ -269,6 +290,20 @@ def test_no_texts_of_the_panels_overlap(tab, wide, width):
         pairs = f"(all => all.flatMap((a, i) => all.slice(i + 1).filter(b => !({apart}))).length)({boxes})"
         assert tab.run(pairs) == 0, key
         assert tab.run("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+@pytest.mark.parametrize("width", [320, 600])
+def test_only_tables_scroll_sideways(tab, tmp_path, width):
+    rows = made_points()
+    for row in rows:
+        row |= {"precision": "bf16" * 40 if row["nccl"] == "ring" else "bf16", "model": "m" * 100}
+    page, _ = write_page(tmp_path, [row for row in rows if row["gpus"] < 64 or row["parallel"] != "hsdp"])
+    tab.size(width)
+    tab.open(page)
+    everything(tab)
+    heat = "document.querySelector('.scroll:has(.heat)')"
+    assert tab.run(f"{heat}.scrollWidth > {heat}.clientWidth && {heat}.querySelector('.unseen') !== null")
+    assert tab.run("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
 def test_figures_fill_their_place_whatever_becomes_of_the_window(tab, made):

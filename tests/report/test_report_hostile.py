@@ -137,8 +137,10 @@ def test_the_page_has_no_element_that_comes_of_a_text(hostile):
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (Debian package `chromium`)")
 def test_nothing_of_it_runs_in_a_browser_and_all_of_it_is_text(hostile, tmp_path):
     with browser(tmp_path) as tab:
-        tab.size(1280)
+        tab.size(320)
         tab.open(hostile["paths"]["page"])
+        assert tab.run("document.documentElement.scrollWidth - innerWidth") <= 0
+        tab.size(1280)
         tab.run("dispatchEvent(new Event('beforeprint'))")
         tab.run("document.querySelectorAll('summary').forEach(summary => summary.click())")
         tab.until("[...document.querySelectorAll('details')].every(details => details.querySelector('td'))")
