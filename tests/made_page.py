@@ -12,6 +12,7 @@ from made_rows import made_row
 from harness.analysis.breakdown import breakdowns
 from harness.analysis.comparison import comparisons
 from harness.analysis.efficiency import curves, fill_rows
+from harness.analysis.fingerprint import RECORDED
 from harness.analysis.goodput import BUCKETS
 from harness.analysis.parts import PARTS
 from harness.analysis.points import COLUMNS, Gathered
@@ -57,7 +58,10 @@ def write_page(folder: Path, rows: list[dict[str, Any]]) -> tuple[Path, dict[str
         "headline": headline(rows, found, lost),
         "points": rows,
         "breakdown": [dataclasses.asdict(one) for one in lost],
-        "comparisons": [dataclasses.asdict(one) for one in comparisons(rows, found)],
+        "comparisons": [
+            dataclasses.asdict(one)
+            for one in comparisons(rows, found, {row["slug"]: dict.fromkeys(RECORDED) for row in rows})
+        ],
         "waiting": made_waiting(rows),
         "warnings": [],
     }

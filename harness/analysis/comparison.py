@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from harness.analysis.efficiency import Curve, Scale
+from harness.analysis.fingerprint import APART, RECORDED, Fingerprint
 from harness.analysis.intervals import LEVEL, Interval, around, difference, ratio, significance, student
 from harness.analysis.summary import Row
 
@@ -35,7 +36,8 @@ class Comparison:
     """At one scale, the tokens/s of `curve` over those of `other`; the two differ in `differs`, `parallel` or `nccl`.
 
     paired: by repeat, which ran in the same round. p: of a t-test that the ratio is 1, as it stands and after Holm
-    over all comparisons of the study; null with a single run on a side, and with it `significant`.
+    over all comparisons of the study; null with a single run on a side, and with it `significant`. unlike: what else
+    the two are known not to have alike, of that which keeps points of one curve apart and is not their work.
     """
 
     differs: str
@@ -51,17 +53,23 @@ class Comparison:
     p: float | None
     p_holm: float | None = None
     significant: bool | None = None
+    unlike: list[str] = field(default_factory=list)
 
 
-def comparisons(rows: Sequence[Row], curves: Sequence[Curve]) -> list[Comparison]:
-    """Of each two curves at each scale that both have, where the work is the same and one thing differs."""
+def comparisons(rows: Sequence[Row], curves: Sequence[Curve], prints: Mapping[str, Fingerprint]) -> list[Comparison]:
+    """Of each two curves at each scale that both have, where the work is the same and one thing differs.
+
+    prints: the points' fingerprints by slug.
+    """
     by_slug = {row["slug"]: row for row in rows}
     plain = any(row["nccl"] == PLAIN for row in rows)
     pairs = combinations(curves, 2)
-    return _holm([found for ours, theirs in pairs for found in _compared(ours, theirs, by_slug, plain)])
+    return _holm([found for ours, theirs in pairs for found in _compared(ours, theirs, by_slug, plain, prints)])
 
 
-def _compared(curve: Curve, other: Curve, by_slug: Mapping[str, Row], plain: bool) -> Iterator[Comparison]:
+def _compared(
+    curve: Curve, other: Curve, by_slug: Mapping[str, Row], plain: bool, prints: Mapping[str, Fingerprint]
+) -> Iterator[Comparison]:
     theirs = {(scale.nodes, scale.gpus): scale for scale in other.scales}
     for scale in curve.scales:
         if match := theirs.get((scale.nodes, scale.gpus)):
@@ -69,9 +77,17 @@ def _compared(curve: Curve, other: Curve, by_slug: Mapping[str, Row], plain: boo
             if differs := _differs(ours[0], others[0], plain):
                 # the plain setting is what the other one is divided by
                 if differs == "nccl" and ours[0]["nccl"] == PLAIN:
-                    yield _comparison(differs, other, match, others, curve, scale, ours)
+                    made = _comparison(differs, other, match, others, curve, scale, ours)
                 else:
-                    yield _comparison(differs, curve, scale, ours, other, match, others)
+                    made = _comparison(differs, curve, scale, ours, other, match, others)
+                yield replace(made, unlike=_unlike(*([prints[slug] for slug in each.slugs] for each in (scale, match))))
+
+
+def _unlike(ours: Sequence[Fingerprint], theirs: Sequence[Fingerprint]) -> list[str]:
+    # types of numbers follow from the strategy
+    names = [name for name in APART if not RECORDED[name].work]
+    known = {name: [{one[name] for one in side} - {None} for side in (ours, theirs)] for name in names}
+    return [RECORDED[name].title for name, (here, there) in known.items() if here and there and here != there]
 
 
 def _differs(row: Row, other: Row, plain: bool) -> str | None:

@@ -14,6 +14,7 @@ from harness.analysis.outliers import Outlier
 from harness.analysis.summary import Row
 from harness.config import OPERATIONS
 from harness.quantities import NONE, number
+from harness.records import OPEN
 
 UNSURE = "±?"
 """Behind a value of which its interval tells too little; where it is drawn, what is drawn is hollow."""
@@ -32,6 +33,8 @@ LOST_TO = {
 }
 MOST_NAMED = 8
 """Curves that one sentence names."""
+FEW_NAMED = 3
+"""Curves that it names of each value."""
 
 
 def milliseconds(value: float | None) -> str:
@@ -87,7 +90,11 @@ def headline(rows: Sequence[Row], curves: Sequence[Curve], lost: Sequence[Breakd
             told = _kept(curve, over, doubts[curve.name], causes.get((curve.name, curve.largest.label), ""))
         sentences.append(told + _beyond(curve, rows, over))
     sentences += attained_alone(rows)
-    return sentences or ["No point has a measured result yet."]
+    if sentences:
+        return sentences
+    if not rows or any(row["status"] in OPEN for row in rows):
+        return ["No point has a measured result yet."]
+    return [f"No point has a measured result: {_counts([_end(row) for row in rows])}."]
 
 
 def _by_weight(curves: Sequence[Curve], by_slug: Mapping[str, Row], doubts: Mapping[str, str]) -> list[Curve]:
@@ -167,7 +174,11 @@ def _untold(found: Difference) -> bool:
 def _difference(found: Difference, over: str) -> str:
     guessed = " Where it is unknown beside one known value, it is taken to be that." * found.unknown
     if found.outcome == "said":
-        values = "; ".join(sorted({same.value for same in found.groups}))
+        on: dict[str, list[str]] = {}
+        for same in found.groups:
+            on.setdefault(same.value, []).append(same.curve)
+        several = len({same.curve for same in found.groups}) > 1
+        values = "; ".join(value + f" ({_some(named, FEW_NAMED)})" * several for value, named in sorted(on.items()))
         where = "At one scale the" if RECORDED[found.field].one_scale else "The"
         return f"{where} ok points do not have the same {found.title}: {values}. Compare them with care.{guessed}"
     curves: dict[str, list[str]] = {}
@@ -176,11 +187,15 @@ def _difference(found: Difference, over: str) -> str:
         sizes = f"{', '.join(map(str, smaller))} and " * bool(smaller) + _count(largest, over)
         curves.setdefault(same.curve, []).append(f"{same.value} on {sizes}")
     told = [f"{curve} ({'; '.join(values)})" for curve, values in curves.items()]
-    where = ", ".join(told[:MOST_NAMED]) + f" and {len(told) - MOST_NAMED} more" * (len(told) > MOST_NAMED)
+    where = _some(told, MOST_NAMED)
     if found.outcome == "joined":
         what = f"Points are joined although they differ in {found.title}, as --join={found.field} asked"
         return f"{what}: {where}.{guessed}"
     return f"Points that differ in {found.title} are not joined: {where}. With --join={found.field} they are.{guessed}"
+
+
+def _some(told: Sequence[str], most: int) -> str:
+    return ", ".join(told[:most]) + f" and {len(told) - most} more" * (len(told) > most)
 
 
 def ran(rows: Sequence[Row]) -> list[str]:
@@ -213,10 +228,18 @@ def ran(rows: Sequence[Row]) -> list[str]:
 
 def tally(rows: Sequence[Row]) -> str:
     """How the points stand: `6 points: 4 ok, 1 oom, 1 failed`."""
-    statuses = [str(row["status"]) for row in rows]
-    order = sorted(set(statuses), key=lambda status: (status != "ok", status))
-    parts = ", ".join(f"{statuses.count(status)} {status}" for status in order)
+    parts = _counts([str(row["status"]) for row in rows])
     return f"{len(rows)} point{'s' * (len(rows) != 1)}" + f": {parts}" * bool(parts)
+
+
+def _counts(statuses: Sequence[str]) -> str:
+    order = sorted(set(statuses), key=lambda status: (status != "ok", status))
+    return ", ".join(f"{statuses.count(status)} {status}" for status in order)
+
+
+def _end(row: Row) -> str:
+    """How a point that has no figures ended."""
+    return "ok without figures in the records" if row["status"] == "ok" else str(row["status"])
 
 
 def standing_out(outliers: Sequence[Outlier]) -> list[str]:
@@ -291,7 +314,7 @@ def _beyond(curve: Curve, rows: Sequence[Row], over: str) -> str:
     ends: dict[int, dict[str, None]] = {}
     for row in rows:
         if row["curve"] == curve.name and row["gpus"] > curve.largest.gpus:
-            ends.setdefault(row["gpus"], {})[row["status"]] = None
+            ends.setdefault(row["gpus"], {})[_end(row)] = None
     told = "; ".join(f"{_count(gpus, over)}: {', '.join(statuses)}" for gpus, statuses in sorted(ends.items()))
     return f" At {told}." if told else ""
 

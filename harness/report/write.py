@@ -88,7 +88,7 @@ def report(
         "points": rows,
         "curves": [dataclasses.asdict(curve) for curve in found],
         "breakdown": [dataclasses.asdict(one) for one in lost],
-        "comparisons": [dataclasses.asdict(one) for one in comparisons(rows, found)],
+        "comparisons": [dataclasses.asdict(one) for one in comparisons(rows, found, gathered.prints)],
         "outliers": [dataclasses.asdict(one) for one in off],
         "drift": dataclasses.asdict(drifted) if drifted else None,
         "waiting": [

@@ -136,6 +136,19 @@ def test_a_hosts_cores_keep_points_apart_on_cpus_and_are_said_on_gpus(tmp_path, 
     assert any(warning in sentence for sentence in document["warnings"])
 
 
+def test_curves_that_are_compared_with_other_caps_are_named_and_marked(tmp_path):
+    study = make_study(tmp_path)
+    add(study, 2)
+    add(study, 2, cap=500.0, parallel="fsdp")
+    document = report(study)
+    assert document["warnings"] == [
+        "The ok points do not have the same power cap: 500 W (tiny-fsdp); 700 W (tiny-ddp). Compare them with care."
+    ]
+    [compared] = document["comparisons"]
+    assert compared["unlike"] == ["power cap"]
+    assert "<small>not the same power cap</small>" in Path(document["paths"]["page"]).read_text()
+
+
 def test_what_is_not_known_is_no_difference_and_is_said(tmp_path):
     study = make_study(tmp_path)
     add(study, 1)

@@ -11,6 +11,7 @@ from run_dirs import add_point, make_attempt, make_config, make_study
 from harness.analysis.comparison import comparisons
 from harness.analysis.drift import drift
 from harness.analysis.efficiency import curves
+from harness.analysis.fingerprint import RECORDED
 from harness.analysis.intervals import student
 from harness.analysis.outliers import outliers
 from harness.analysis.points import points
@@ -32,7 +33,7 @@ def rows_of(parallel="ddp", nccl="default", slower=(1.0, 1.0, 1.0), gpus=4, nois
 
 
 def compared(rows):
-    return comparisons(rows, curves(rows))
+    return comparisons(rows, curves(rows), {row["slug"]: dict.fromkeys(RECORDED) for row in rows})
 
 
 def test_repeats_are_paired_by_their_round():

@@ -416,6 +416,22 @@ def test_a_loss_has_three_decimals(demo):
     assert f">{row['loss_last']:.3f}</td>" in read(demo, "page")
 
 
+def test_a_study_whose_points_all_ended_without_a_result_says_how(tmp_path):
+    study = make_study(tmp_path)
+    for gpus, status in ((1, "oom"), (2, "oom"), (4, "failed"), (8, "ok")):
+        add_point(study, make_config(gpus=gpus), status=status)
+    [line] = report(study)["headline"]
+    assert line == "No point has a measured result: 1 failed, 1 ok without figures in the records, 2 oom."
+
+
+def test_an_ok_point_without_figures_is_not_said_to_be_fine(tmp_path):
+    study = make_study(tmp_path)
+    config = make_config()
+    add_point(study, config, [make_attempt(config, [0.1, 0.101, 0.099] * 6)])
+    add_point(study, make_config(gpus=2), status="ok")
+    assert report(study)["headline"][0].endswith(" At 2 ranks: ok without figures in the records.")
+
+
 def test_a_study_that_has_just_begun_has_a_report(tmp_path):
     study = make_study(tmp_path)
     assert report(study)["headline"] == ["No point has a measured result yet."]
@@ -494,9 +510,12 @@ def test_what_differs_between_ok_points_is_named_with_its_values(tmp_path):
     lines = [{**line, **changed} if line["kind"] == "start" else line for line in lines]
     events.write_text("".join(json.dumps(line) + "\n" for line in lines))
     document = report(study)
+    ambient = "tiny-fsdp ambient NCCL variables"
+    fsdp = f"{ambient} NCCL_ALGO=Tree NCCL_PROTO=Simple torch 2.12, {ambient} none torch 2.13"
+    dirty = "tiny-ddp hidden NCCL files nccl.conf:aaaaaaaaaaaa"
     said = {
-        "commit": "0123456789abcdef; fedcba98",
-        "uncommitted changes": "no; yes",
+        "commit": f"0123456789abcdef (tiny-ddp hidden NCCL files none, {fsdp}); fedcba98 ({dirty})",
+        "uncommitted changes": f"no (tiny-ddp hidden NCCL files none, {fsdp}); yes ({dirty})",
     }
     apart = {
         "ambient NCCL variables": "tiny-fsdp (NCCL_ALGO=Tree NCCL_PROTO=Simple on 1 rank; none on 2 ranks). "

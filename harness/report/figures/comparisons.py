@@ -24,7 +24,8 @@ def compared(entries: Sequence[dict[str, Any]], rows: Sequence[Row]) -> Figure:
         "strategy against the others of its NCCL setting, a setting against the default of its strategy. Repeats of "
         "one number ran in the same round and are compared in pairs, else each side has its own spread; p is the "
         "t-test's, corrected for all comparisons of the study (Holm), and below 5 % tells a difference. With a single "
-        f"run on a side there is none. {windows(rows)} The baseline is the other curve at that scale."
+        "run on a side there is none. What else the two do not have alike stands beneath. "
+        f"{windows(rows)} The baseline is the other curve at that scale."
     )
     html = f"<table><thead><tr>{heads}</tr></thead><tbody>\n{body}\n</tbody></table>"
     title = "Strategies and NCCL settings compared"
@@ -44,7 +45,7 @@ def _cells(entry: dict[str, Any]) -> str:
         f'<th scope="row">{escape(entry["curve"])}<small>by {TITLES[entry["differs"]]}</small></th>'
         f"<td>{escape(entry['other'])}</td>"
         + "".join(f'<td class="number">{number}</td>' for number in numbers)
-        + f"<td>{_verdict(entry)}</td>"
+        + f"<td>{_verdict(entry)}{_unlike(entry)}</td>"
     )
 
 
@@ -54,6 +55,10 @@ def _verdict(entry: dict[str, Any]) -> str:
     if not entry["significant"]:
         return "no difference shown"
     return "faster" if entry["ratio"]["value"] > 1 else "slower"
+
+
+def _unlike(entry: dict[str, Any]) -> str:
+    return f"<small>not the same {escape(', '.join(entry['unlike']))}</small>" if entry["unlike"] else ""
 
 
 def _numbers(entries: Sequence[dict[str, Any]]) -> Numbers:
@@ -70,10 +75,11 @@ def _numbers(entries: Sequence[dict[str, Any]]) -> Numbers:
         "p",
         "p_holm",
         "significant",
+        "unlike",
     )
     lines: list[list[Cell]] = []
     for entry in entries:
         ratio: list[Cell] = [entry["ratio"][key] for key in ("value", "lo", "hi", "kind")]
-        ends: list[Cell] = [entry["p"], entry["p_holm"], entry["significant"]]
+        ends: list[Cell] = [entry["p"], entry["p_holm"], entry["significant"], ", ".join(entry["unlike"]) or None]
         lines.append([*(entry[name] for name in own), *entry["repeats"], entry["paired"], *ratio, *ends])
     return Numbers(heads, lines)
