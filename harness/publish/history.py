@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.analysis.collectives import collectives
+from harness.analysis.fingerprint import recorded
 from harness.analysis.goodput import ledger
 from harness.analysis.read import Events, Point, Record
 from harness.analysis.summary import summarise
@@ -117,8 +118,9 @@ def _benchmark(record: Record) -> dict[str, Any]:
 
 
 def summary(point: Point) -> dict[str, Any]:
-    """A point's columns of points.csv, flat."""
-    return present(summarise(point))
+    """The columns of points.csv that a point tells by itself, and what it recorded of its fingerprint, flat."""
+    row = summarise(point)
+    return present(recorded(point, row) | row)
 
 
 def present(values: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 import pytest
 import run_dirs
 
-from harness.publish.history import History
+from harness.analysis.points import points
+from harness.analysis.read import read_point, read_study
+from harness.publish.history import History, summary
 
 
 def rows_of(steps: int) -> list[dict]:
@@ -22,6 +24,18 @@ def test_goodput_is_taken_ever_more_rarely():
     # The first step and what came before it took 6.5 s, none of it productive.
     productive = 0.1 * (taken[-1]["train/step"] - 1)
     assert taken[-1]["goodput/fraction"] == pytest.approx(productive / (6.5 + productive))
+
+
+def test_a_summary_has_all_columns_but_those_of_a_study(tmp_path):
+    study, config = run_dirs.make_study(tmp_path), run_dirs.make_config()
+    begin = {"data": {"name": "bytes", "sha256": "a" * 64, "tokens": 1000}}
+    path = run_dirs.add_point(study, config, [run_dirs.make_attempt(config, [0.1] * 11, begin=begin)])
+    [row] = points(read_study(study)).to_dicts()
+    told = summary(read_point(path))
+    assert told["data_sha256"] == "a" * 64
+    of_a_study = {"study", "label", "curve", "position", "baseline", "efficiency", "goodput_efficiency", "goodput_peak"}
+    known = {name: value for name, value in row.items() if value is not None and name not in of_a_study}
+    assert {name: told.get(name) for name in known} == known
 
 
 def test_a_step_of_no_duration_has_no_rate():
