@@ -38,7 +38,7 @@ class Output(io.FileIO):
             return super().write(data)
         except OSError as error:
             if not self.told and error.errno not in (errno.EPIPE, errno.EIO):
-                self.told = True
+                self.told, error.filename = True, "standard output"
                 raise
             return memoryview(data).nbytes
 
@@ -46,8 +46,8 @@ class Output(io.FileIO):
 def main() -> int:
     """Run a verb; its exit code."""
     tolerate_closed_output()
-    arguments = parse(sys.argv[1:])
     try:
+        arguments = parse(sys.argv[1:])
         code: int = arguments.verb(arguments)
         sys.stdout.flush()
     except ValueError as error:
@@ -318,10 +318,14 @@ def publish_verb(arguments: argparse.Namespace) -> int:
 
 
 def dashboard_verb(arguments: argparse.Namespace) -> int:
+    import signal
     import subprocess
 
-    # the W&B client's failures stay in a process of their own
-    return subprocess.call([sys.executable, "-m", "harness.publish.dashboard", str(study_dir(arguments))])
+    # the W&B client's failures stay in a process of their own, and Ctrl-C, at which that is killed, is not its to tell
+    return subprocess.call(
+        [sys.executable, "-m", "harness.publish.dashboard", str(study_dir(arguments))],
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}),
+    )
 
 
 def bundle_verb(arguments: argparse.Namespace) -> int:

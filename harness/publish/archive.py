@@ -153,6 +153,8 @@ def _differences(folder: Path, found: dict[str, str]) -> str | None:
         return f"{SUMS} is missing"
     lines = (folder / SUMS).read_text(errors="replace").splitlines()
     listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    if "" in listed:
+        return f"{SUMS} has a line that is no checksum and name"
     for name in sorted((listed.keys() | found.keys()) - {SUMS}):
         if name not in found:
             return f"{name} is missing"

@@ -132,7 +132,8 @@ def main() -> int:
     try:
         path, document = write(study_dir)
     except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+        print(f"harness: {said}", file=sys.stderr)  # noqa: T201
         return 2
     if importlib.util.find_spec("wandb_workspaces") is None:
         end(path, EXTRA, 0)

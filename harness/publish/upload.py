@@ -29,8 +29,8 @@ class Outcome:
 def publish_each(study_dir: Path) -> Iterator[Outcome]:
     """Upload every point of a study that is not whole on the server, one after the other, then its report.
 
-    Each outcome comes as soon as it is known. Where W&B cannot be reached no run is tried, and the last outcome says
-    how many are left. ValueError where there is no study.
+    Each outcome comes as soon as it is known. Where W&B cannot be reached, or there is no key, no run is tried, and the
+    last outcome says how many are left. ValueError where there is no study.
     """
     study = read_study(Path(study_dir).resolve())
     recorded = held = asked = False
@@ -63,7 +63,7 @@ def publish_each(study_dir: Path) -> Iterator[Outcome]:
     if left:
         runs = f"{left} run{'s' * (left > 1)} {'are' if left > 1 else 'is'}"
         yield Outcome(
-            "", "failed", f"W&B cannot be reached, and {runs} left for another `harness publish wandb`: {away}"
+            "", "failed", f"W&B takes nothing now, and {runs} left for another `harness publish wandb`: {away}"
         )
 
 

@@ -42,8 +42,10 @@ def overview(study_dir: Path) -> dict[str, Any]:
     for run_dir in point_dirs(study_dir):
         try:
             points.append(entry(run_dir, ended))
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             warnings.append(f"point {run_dir.name} is left out: {error}")
+        except OSError as error:
+            warnings.append(f"point {run_dir.name} is left out: {Path(error.filename or '').name}: {error.strerror}")
     counts = Counter(point["status"] for point in points)
     return {
         "schema": 1,

@@ -22,6 +22,13 @@ from harness.publish.bundle import bundle, opened, report_of
 from harness.report import report
 
 MEASURED = Path(__file__).parents[2] / "docs" / "measurements" / "two-hosts"
+SLOW = """\
+import sys, time, harness.publish.bundle
+from harness.cli import main
+harness.publish.bundle.report = lambda *_, **__: time.sleep(60)
+sys.exit(main())
+"""
+"""`harness`, whose reports of bundles take long."""
 ABSOLUTE = re.compile(r"(?<![\w.~/<\]-])/[A-Za-z]\w")
 
 
@@ -131,7 +138,7 @@ def test_nothing_stays_of_what_a_signal_ends(made: Path, tmp_path: Path, verb: s
     drafts, there = tmp_path / "drafts", tmp_path / "there"
     drafts.mkdir()
     there.mkdir()
-    command = [sys.executable, "-m", "harness.cli", *verb.split(), str(made if verb == "report" else MEASURED)]
+    command = [sys.executable, "-c", SLOW, *verb.split(), str(made if verb == "report" else MEASURED)]
     variables = {**os.environ, "TMPDIR": str(drafts)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, cwd=there, env=variables) as process:
         wait_for(lambda: list(drafts.glob("harness-bundle-*/*")))
@@ -205,6 +212,16 @@ def test_a_file_that_no_checksum_names_is_refused(unpacked: Path, tmp_path: Path
     (folder / "more.json").write_text("{}")
     archive.pack(folder, tmp_path / "more.tar.gz")
     with pytest.raises(ValueError, match=r"more\.json is not in SHA256SUMS"), opened(tmp_path / "more.tar.gz"):
+        pass
+
+
+def test_checksums_with_a_line_that_is_none_are_refused(unpacked: Path, tmp_path: Path):
+    folder = tmp_path / "two-hosts"
+    shutil.copytree(unpacked, folder)
+    with (folder / archive.SUMS).open("a") as sums:
+        sums.write("garbage\n")
+    archive.pack(folder, tmp_path / "sums.tar.gz")
+    with pytest.raises(ValueError, match="is damaged, SHA256SUMS has a line that"), opened(tmp_path / "sums.tar.gz"):
         pass
 
 

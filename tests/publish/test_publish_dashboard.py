@@ -1,13 +1,17 @@
 """A study's dashboard: written where it cannot be saved, and saved as one workspace where it can."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import run_dirs
 from mirrors import environment, one_point
+from study_command import wait_for
 from wandb_stub import KEY, closed_url, serving
 
 from harness.analysis.read import read_point
@@ -80,6 +84,27 @@ def test_where_no_server_is_asked_nothing_has_failed(tmp_path: Path, variables: 
     assert ended.returncode == 0, ended.stdout
     assert ended.stdout.splitlines()[1].startswith(f"not saved in W&B: {why}")
     assert written(study)["url"] is None
+
+
+def test_where_it_cannot_be_written_the_file_is_named(tmp_path: Path):
+    study = one_point(tmp_path).parents[1]
+    (study / "report").write_text("in the way")
+    ended = dashboard(study, WANDB_MODE="offline")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"harness: {study / 'report'}: File exists\n"
+
+
+def test_ctrl_c_ends_it_without_a_word(tmp_path: Path):
+    study = one_point(tmp_path).parents[1]
+    command = [sys.executable, "-m", "harness.cli", "publish", "dashboard", str(study)]
+    variables = environment(study / "points" / "x", WANDB_MODE="offline")
+    with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, process_group=0) as process:
+        [client] = wait_for(psutil.Process(process.pid).children)
+        wait_for(lambda: "harness.publish.dashboard" in client.cmdline() and client.num_threads() > 1)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.communicate()[1] == b""
+    assert process.returncode == 130
+    wait_for(lambda: not client.is_running() or client.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_it_is_saved_once_and_then_brought_up_to_date(tmp_path: Path):

@@ -197,7 +197,17 @@ def test_output_to_a_full_disk_is_a_sentence(command: Command) -> None:
     study = make_study(command.folder)
     full = ["sh", "-c", 'exec "$@" > /dev/full', "sh", sys.executable, "-m", "harness.cli", "status", str(study)]
     ended = subprocess.run(full, capture_output=True, text=True)
-    assert (ended.returncode, ended.stderr) == (2, "harness: [Errno 28] No space left on device\n")
+    assert (ended.returncode, ended.stderr) == (2, "harness: standard output: No space left on device\n")
+
+
+def test_a_point_that_nobody_may_read_is_named_with_its_file_and_the_others_are_shown(command: Command) -> None:
+    study = demo_study(command.folder)
+    one, *_ = sorted((study / "points").iterdir())
+    (one / "status.json").unlink()
+    (one / "status.json").mkdir()
+    shown = command("status", str(study))
+    assert "3 ok" in shown.stdout
+    assert shown.stdout.endswith(f"point {one.name} is left out: status.json: Is a directory\n")
 
 
 def test_damaged_points_are_named_and_the_others_shown(command: Command) -> None:
