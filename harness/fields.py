@@ -65,16 +65,21 @@ def check_name(key: str, value: str) -> None:
 
 
 def check_fields(config: Config) -> None:
-    """Raise ValueError for the first field outside its limits."""
+    """Raise ValueError for a name that cannot be one, and for the first field outside its limits."""
+    for key, _ in walk():
+        if key == "study" or key.endswith(".name"):
+            check_name(key, _value(config, key))
+    check_limits(config)
+
+
+def check_limits(config: Config) -> None:
+    """Raise ValueError for the first field of another type, or outside its limits."""
     for key, item in walk():
-        value: Any = config
-        for part in key.split("."):
-            value = getattr(value, part)
-        limits = item.metadata
+        value, limits = _value(config, key), item.metadata
+        if not _is(value, item.type):
+            raise ValueError(f"{key}={value}: must be {describe(item)}")
         if value is None:
             continue
-        if key == "study" or key.endswith(".name"):
-            check_name(key, value)
         # Infinity would pass every lower limit, and nan trains to nothing.
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{key}={value}: must be a finite number")
@@ -89,3 +94,18 @@ def check_fields(config: Config) -> None:
             raise ValueError(f"{key}={value}: must be above {limits['above']}")
         if "below" in limits and not value < limits["below"]:
             raise ValueError(f"{key}={value}: must be below {limits['below']}")
+
+
+def _value(config: Config, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value is of a field's type; an integer is a float as well, and keys are text."""
+    parts = kind.__args__ if isinstance(kind, types.UnionType) else (typing.get_origin(kind) or kind,)
+    if isinstance(value, dict):
+        return dict in parts and all(isinstance(key, str) for key in value)
+    return Any in parts or type(value) in parts or (type(value) is int and float in parts)

@@ -1,7 +1,9 @@
 """Files that appear whole or not at all."""
 
+import errno
 import json
 import os
+import stat
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -24,10 +26,25 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
     write_text(path, json.dumps(document, indent=2) + "\n")
 
 
+def regular(path: str, flags: int) -> int:
+    """An opener of regular files: whoever opens a pipe waits for a writer, it may be for good."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no regular file", path)
+    return descriptor
+
+
+def read_bytes(path: Path) -> bytes:
+    """All of a regular file."""
+    with open(path, "rb", opener=regular) as file:
+        return file.read()
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """The file's document, or None where there is no such file."""
     try:
-        document: Any = json.loads(path.read_bytes())
+        document: Any = json.loads(read_bytes(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:

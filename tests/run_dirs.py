@@ -245,18 +245,14 @@ def add_point(
     path = study / "points" / f"{'-'.join(names)}-{taken:06x}"
     path.mkdir()
     (path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
-    (path / "provenance.json").write_text(
-        json.dumps(
-            {
-                "schema": 1,
-                "time": EPOCH,
-                "git": {"sha": "0123456789abcdef", "dirty": False, "remote": None},
-                "versions": {"python": "3.11.2", "torch": "2.13.0"},
-                "machine": {"hostname": "host0", "cpu": "a made processor", "cores": cores, "gpus": [], "driver": None},
-                "command": ["harness", "run"],
-            }
-        )
-    )
+    machine = {"hostname": "host0", "platform": "Linux", "cpu": "a made processor", "cores": cores, "gpus": []}
+    started = {
+        "git": {"sha": "0123456789abcdef", "dirty": False, "remote": None},
+        "versions": {"python": "3.11.2", "torch": "2.13.0"},
+        "machine": {**machine, "memory_bytes": 2**30, "driver": None},
+        "command": ["harness", "run"],
+    }
+    (path / "provenance.json").write_text(json.dumps(record("provenance", EPOCH, **started)))
     ended = record("status", EPOCH, None, status=status, reason=reason, rank=None)
     (path / "status.json").write_text(json.dumps(ended))
     for launch, events in attempts:

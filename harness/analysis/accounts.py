@@ -20,6 +20,7 @@ from harness.analysis.stragglers import Waiting
 from harness.analysis.summary import Row, in_numbers
 from harness.config import Config
 from harness.plan.workload import times_collectives
+from harness.records import LARGEST
 
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What damaged records raise: damage takes more shapes than can be foreseen, and must not cost other points theirs."""
@@ -86,6 +87,8 @@ def as_planned(point: Point) -> Point:
 
 def _account(point: Point) -> Account:
     (row, waiting), start = in_numbers(point), latest(point.events, "start")
+    if any(isinstance(value, int) and value > LARGEST for value in row.values()):
+        raise OverflowError
     config, told = point.config, recorded(point, row)
     if start is None:
         return Account(row, config, told, None, None, [], waiting)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -12,6 +13,8 @@ import orjson
 import yaml
 
 from harness.config import Config
+from harness.fields import check_limits
+from harness.files import read_bytes
 from harness.records import SCHEMA, attempts, by_hand, complete, impossible, lacking
 
 CLOCK_S = 1.0
@@ -68,7 +71,7 @@ class Study:
 def read_lines(path: Path) -> tuple[list[Record], str | None]:
     """The whole records of a JSON-lines file, and a sentence on what had to be skipped."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = read_bytes(path).split(b"\n")
     except FileNotFoundError:
         return [], None
     except OSError as error:
@@ -90,16 +93,16 @@ def read_lines(path: Path) -> tuple[list[Record], str | None]:
                 torn = True
             else:
                 malformed.append(number)
-    skipped = [f"{_counted(len(malformed), 'malformed line')} ({_some(malformed)})"] * bool(malformed)
+    skipped = [f"{counted(len(malformed), 'malformed line')} ({some(malformed)})"] * bool(malformed)
     skipped += ["a torn last line"] * torn
     return records, f"{path.name}: skipped {' and '.join(skipped)}" if skipped else None
 
 
-def _counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def _some(told: Iterable[object]) -> str:
+def some(told: Iterable[object]) -> str:
     """The first of many: `2, 3, 5 …`."""
     names = [str(each) for each in told]
     return ", ".join(names[:MOST_NAMED]) + " …" * (len(names) > MOST_NAMED)
@@ -111,8 +114,8 @@ def read_point(path: Path) -> Point:
     warnings: list[str] = []
     config = read_config(path)
     status = _record(path / "status.json", warnings)
-    provenance = _document(path / "provenance.json", warnings) or {}
-    environment = _document(path / "env.json", warnings) or {}
+    provenance = _record(path / "provenance.json", warnings) or {}
+    environment = _record(path / "env.json", warnings) or {}
     launches: list[Record] = []
     events: Events = {}
     ok = status is not None and status["status"] == "ok"
@@ -150,25 +153,29 @@ def read_point(path: Path) -> Point:
 def _sound(records: Sequence[Record], steps: int) -> tuple[list[Record], list[str]]:
     """The records of this schema that can have been, and of which kinds how many others were skipped.
 
-    No step is beyond the last of `steps`, none lasts longer than all that its attempt has stamped, and none is there
-    twice.
+    No step is beyond the last of `steps`, none lasts longer than all that its attempt has stamped or has more tokens
+    than its `start` tells, and none is there twice; no window with a measured step in it is empty.
     """
     ours = [record for record in records if record.get("schema") == SCHEMA]
     sound = [record for record in ours if complete(record)]
     stamps = [record["time"] for record in sound] + [record["start"] for record in sound if record["kind"] == "step"]
     longest = max(stamps, default=0.0) - min(stamps, default=0.0) + CLOCK_S
+    tokens = next((record["tokens_per_step"] for record in sound if record["kind"] == "start"), None) or math.inf
+    measured = min((record["step"] for record in sound if record.get("role") == "measured"), default=math.inf)
     possible, torn, wrong = [], [], []
     seen: set[int] = set()
     repeated = 0
     for record in sound:
-        if record["kind"] != "step":
-            possible.append(record)
-        elif beyond := [name for name, most in (("step", steps), ("duration_s", longest)) if record[name] > most]:
+        bounds = (("step", steps), ("duration_s", longest), ("tokens", tokens)) if record["kind"] == "step" else ()
+        if beyond := [name for name, most in bounds if record[name] > most]:
             wrong.append(beyond)
-        elif record["step"] in seen:
+        elif record["kind"] == "ranks" and record["step_last"] >= measured and not record["window_s"]:
+            wrong.append(["window_s"])
+        elif record["kind"] == "step" and record["step"] in seen:
             repeated += 1
         else:
-            seen.add(record["step"])
+            if record["kind"] == "step":
+                seen.add(record["step"])
             possible.append(record)
     for record in ours if len(sound) < len(ours) else ():
         if missing := lacking(record):
@@ -181,7 +188,7 @@ def _sound(records: Sequence[Record], steps: int) -> tuple[list[Record], list[st
         f"with an impossible {_names(wrong)}": len(wrong),
         "of a step that has one": repeated,
     }
-    return possible, [f"skipped {_counted(count, 'record')} {which}" for which, count in skipped.items() if count]
+    return possible, [f"skipped {counted(count, 'record')} {which}" for which, count in skipped.items() if count]
 
 
 def _names(told: Iterable[Iterable[str]]) -> str:
@@ -225,10 +232,10 @@ def _record(path: Path, warnings: list[str]) -> Record | None:
 
 def _document(path: Path, warnings: list[str]) -> Record | None:
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_bytes(path))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         warnings.append(f"{path.name} is not readable")
@@ -242,7 +249,7 @@ def read_config(path: Path) -> Config:
     Plain YAML: merging through OmegaConf takes 12 to 20 ms a point.
     """
     try:
-        text = (path / "config.yaml").read_text(encoding="utf-8")
+        text = read_bytes(path / "config.yaml").decode()
     except FileNotFoundError:
         raise ValueError(f"point {path.name} is left out: it has no config.yaml") from None
     except OSError as error:
@@ -250,12 +257,12 @@ def read_config(path: Path) -> Config:
     except UnicodeDecodeError:
         raise ValueError(f"point {path.name} is left out: config.yaml is no text") from None
     try:
-        config = _build(Config, _mapping(text))
+        config: Config = _build(Config, _mapping(text))
+        check_limits(config)
     except yaml.YAMLError:
         raise ValueError(f"point {path.name} is left out: config.yaml is no YAML") from None
     except ValueError as error:
         raise ValueError(f"point {path.name} is left out: config.yaml {error}") from None
-    assert isinstance(config, Config)
     return config
 
 
@@ -264,17 +271,19 @@ def _mapping(text: str) -> dict[str, Any]:
     study have most groups in common."""
     groups = GROUP.split(text)
     if groups[0]:
-        return _parsed(text)
+        return parsed(text)
     values: dict[str, Any] = {}
     for group in groups[1:]:
-        values |= _parsed(group)
+        values |= parsed(group)
     return values
 
 
 @functools.lru_cache(maxsize=1024)
-def _parsed(text: str) -> Any:
-    """What YAML says; whoever is given it must not change it."""
+def parsed(text: str) -> Any:
+    """What YAML says; whoever is given it must not change it. Aliases are an error: a few stand for endless text."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
+        raise yaml.YAMLError("aliases")
     return yaml.load(text, Loader=loader)  # noqa: S506
 
 

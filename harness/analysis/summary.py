@@ -52,11 +52,13 @@ def in_numbers(point: Point) -> tuple[Row, Waiting | None]:
     ranks = start.get("world_size", gpus)  # a later attempt may have had fewer hosts
     tokens_per_step = start.get("tokens_per_step")
     communication, exposed, accounts = collectives(point.events), exposure(point.events), StepAccounts()
-    arrived = _arrivals(point, accounts)
+    skipped: list[str] = []
+    arrived = _arrivals(point, accounts, skipped)
     tiled = ledger(point.launches, point.events)
     devices = telemetry(point.path, point.events, gpus)
     lost = [] if times_collectives(config) else gaps(point.events, config, point.status.get("status") == "ok")
     warnings = [*_doubts(point, start, lost), *point.warnings, *doubts(tiled), *devices.warnings]
+    warnings += nodes.passed_over("sample", skipped)
     if ranks < gpus:
         warnings.append(f"its latest attempt had {ranks} of the {gpus} ranks that rates are divided by")
     if slow := slow_products(start):
@@ -200,16 +202,16 @@ def _window(point: Point, gpus: int, ranks: int, start: Record, devices: Telemet
     }
 
 
-def _arrivals(point: Point, accounts: StepAccounts) -> Arrivals:
+def _arrivals(point: Point, accounts: StepAccounts, skipped: list[str]) -> Arrivals:
     """From what all ranks wrote of the steps that were kept, which is streamed: at scale it does not fit in memory.
 
-    On its way `accounts` takes note of it.
+    On its way `accounts` takes note of it, and `skipped` of what had to be.
     """
     steps = {(record["attempt"], record["step"]): record["duration_s"] for record in kept(point.events)}
     told = (
         record
         for attempt in point.events
-        for record in nodes.records(point.path / "attempts" / str(attempt), "sample")
+        for record in nodes.records(point.path / "attempts" / str(attempt), "sample", skipped)
         if (record["attempt"], record["step"]) in steps
     )
     return arrivals(accounts.watch(told), steps)

@@ -87,9 +87,10 @@ def telemetry(path: Path, events: Attempts, gpus: int) -> Telemetry:
     rises: Counter[tuple[Device, str]] = Counter()
     failures: dict[str, str] = {}
     caps: set[float] = set()
+    skipped: list[str] = []
     for attempt in sorted(events):
         node, before, caps = "", dict[Device, Counts](), set()
-        for record in nodes.records(path / "attempts" / str(attempt), "telemetry"):
+        for record in nodes.records(path / "attempts" / str(attempt), "telemetry", skipped):
             host, time = record["host"], record["time"]
             if host != node:  # a host's records lie together
                 node, before = host, {}
@@ -105,7 +106,8 @@ def telemetry(path: Path, events: Attempts, gpus: int) -> Telemetry:
             if window and window[0] <= time <= window[1]:
                 for gpu in record["gpus"] or ():
                     spans[host, _name(gpu)].add(time, gpu)
-    return _summed(spans, gpus, caps, [*_throttling(spans), *_risen(rises), *_failed(failures)])
+    warnings = [*_throttling(spans), *_risen(rises), *_failed(failures), *nodes.passed_over("telemetry", skipped)]
+    return _summed(spans, gpus, caps, warnings)
 
 
 def _window(events: Attempts) -> tuple[float, float] | None:

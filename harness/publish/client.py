@@ -11,6 +11,7 @@ from typing import Any
 import wandb
 
 from harness.analysis.read import Point
+from harness.files import read_bytes
 from harness.plan.workload import times_collectives, titles
 from harness.publish.history import ALONE_AXIS, ALONE_KEYS, AXIS, KEYS
 from harness.publish.state import State
@@ -27,7 +28,7 @@ def run_id(point: Point) -> str:
     """
     provenance = point.path / "provenance.json"
     digest = hashlib.sha256(f"{point.config.study}/{point.slug}\n".encode())
-    digest.update(provenance.read_bytes() if provenance.exists() else b"")
+    digest.update(read_bytes(provenance) if provenance.exists() else b"")
     return f"{point.slug[: LONGEST_ID - 9]}-{digest.hexdigest()[:8]}"
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from harness.analysis.read import parsed
+
 # A slash that begins a path: not one within a word, an address, a relative path or a tag, and not one that stands alone
 # (`tokens/s`, `https://…`, `../x`, `</p>`, `a / b`); behind an option of one letter it does (`-I/usr/include`).
 BEGIN = r"(?:(?<=file://)|(?<=[\s\"']-[A-Za-z])|(?<=^-[A-Za-z])|(?<![\w.~/<\]-]))"
@@ -33,7 +35,7 @@ PATHS = pattern()
 
 def known(text: str) -> Iterator[str]:
     """The paths that stand alone in a JSON or YAML file; none of one that is neither."""
-    for read in (json.loads, _yaml):
+    for read in (json.loads, parsed):
         with suppress(ValueError, yaml.YAMLError):
             return _alone(read(text))
     return iter(())
@@ -70,7 +72,7 @@ def of_lines(lines: Iterable[str], paths: re.Pattern[str] = PATHS) -> Iterator[s
 def of_yaml(text: str, paths: re.Pattern[str] = PATHS) -> str:
     """A point's configuration; one that is none, as any text."""
     try:
-        values = _yaml(text)
+        values = parsed(text)
     except yaml.YAMLError:
         return of_text(text, paths)
     if not isinstance(values, dict):
@@ -78,10 +80,6 @@ def of_yaml(text: str, paths: re.Pattern[str] = PATHS) -> str:
     hidden = of_value(values, paths)
     # as it was written: strings that look like numbers keep their quotes
     return text if hidden == values else OmegaConf.to_yaml(OmegaConf.create(hidden))
-
-
-def _yaml(text: str) -> Any:
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
 
 
 def _alone(value: Any) -> Iterator[str]:

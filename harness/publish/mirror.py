@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from harness.analysis.read import Point, Record, read_point
 from harness.analysis.tail import Tail
+from harness.files import read_bytes
 from harness.heartbeat import holder
 from harness.publish import state as mirror_json
 from harness.publish.client import close_run, open_point, run_id, sentence
@@ -156,7 +157,7 @@ def _launches(run_dir: Path) -> dict[int, Record]:
 def _document(path: Path) -> Record:
     """A JSON file as it stands, or nothing where it is not there or half-written."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_bytes(path))
     except (FileNotFoundError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}

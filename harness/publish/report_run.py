@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import wandb
 
+from harness.files import read_bytes
 from harness.publish import state as mirror_json
 from harness.publish import tables
 from harness.publish.bundle import ENDING, bundle
@@ -33,7 +34,7 @@ def run_id(study_dir: Path) -> str:
     The earliest provenance is in the hash, also that of a point that was run again: it stays when a study grows.
     """
     digest = hashlib.sha256(f"{study_dir.name}\n".encode())
-    found = [path.read_bytes() for path in study_dir.glob("points/*/provenance.json")]
+    found = [read_bytes(path) for path in study_dir.glob("points/*/provenance.json")]
     digest.update(min(found, key=_time_of, default=b""))
     return f"{study_dir.name[:LONGEST_STEM]}-report-{digest.hexdigest()[:8]}"
 

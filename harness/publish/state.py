@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.files import write_text
+from harness.files import read_bytes, write_text
 
 
 @dataclass
@@ -32,7 +32,7 @@ class State:
 def read(run_dir: Path) -> State | None:
     """The state that a run directory holds, or None where no mirror was there or its file is damaged."""
     try:
-        document = json.loads((run_dir / "mirror.json").read_bytes())
+        document = json.loads(read_bytes(run_dir / "mirror.json"))
         # older ones have no `sent`
         return State(**{key: document[key] for key in State.__dataclass_fields__ if key in document or key != "sent"})
     except (FileNotFoundError, ValueError, KeyError, TypeError):

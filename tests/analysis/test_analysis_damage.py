@@ -1,12 +1,14 @@
 """Records that something has damaged: what is lost never poses as a measurement, and what is not lost stays."""
 
 import json
+import os
 import shutil
 
 import pytest
-from run_dirs import add_point, make_attempt, make_config, make_study
+from run_dirs import EPOCH, add_point, make_attempt, make_config, make_progress, make_ranks, make_study, record
 
-from harness.analysis.read import read_point
+from harness.analysis.points import points
+from harness.analysis.read import read_point, read_study
 from harness.analysis.summary import summarise
 from harness.report.goodput import goodput
 
@@ -46,7 +48,8 @@ def garbled(*which):
         (garbled(*range(12, 30)), "skipped 18 malformed lines (16, 17, 18, 19, 20 …)"),
         *((with_field(duration_s=each), "skipped 1 record with an impossible duration_s") for each in (-3.0, 1e9, "x")),
         *((with_field(step=each), "skipped 1 record with an impossible step") for each in (10**12, 0, [])),
-        (with_field(tokens="many"), "skipped 1 record with an impossible tokens"),
+        *((with_field(tokens=each), "skipped 1 record with an impossible tokens") for each in ("many", 10**30, 10**12)),
+        (with_field(role="<b>x"), "skipped 1 record with an impossible role"),
     ],
 )
 def test_a_window_that_lost_a_measured_step_has_no_figures_and_says_why(tmp_path, change, said):
@@ -126,9 +129,13 @@ def test_a_count_beyond_the_last_step_is_passed_over(tmp_path):
 
 def test_records_that_make_no_sense_leave_a_point_how_it_ended(tmp_path):
     config = make_config()
-    launch, events = make_attempt(config, [0.1] * 29)
-    events = [{**event, "name": []} if event["kind"] == "phase" else event for event in events]
-    document = goodput(add_point(make_study(tmp_path), config, [(launch, events)]))
+    path = add_point(make_study(tmp_path), config, [make_attempt(config, [])])
+    events = path / "attempts" / "0" / "events.jsonl"
+    kept = [line for line in events.read_text().splitlines() if json.loads(line)["kind"] not in ("step", "end")]
+    events.write_text("\n".join(kept) + "\n")
+    # steps that ended at no time
+    (path / "attempts" / "0" / "progress.json").write_text(json.dumps(make_progress(EPOCH + 9, first=1, finished=3)))
+    document = goodput(path)
     assert (document["status"], document["wall_s"], document["kept_steps"]) == ("ok", None, 0)
     assert "make no sense" in " ".join(document["warnings"])
 
@@ -170,3 +177,64 @@ def test_the_torn_last_line_of_a_killed_writer_costs_nothing(tmp_path):
     row, _ = damaged(tmp_path, tear, killed=True)
     assert row["tokens_per_s"] == pytest.approx(128 / 0.1)
     assert row["warnings"] == "attempt 0: events.jsonl: skipped a torn last line"
+
+
+def test_a_window_of_no_time_is_skipped_and_named(tmp_path):
+    config = make_config(gpus=2)
+    launch, events = make_attempt(config, [0.1] * 29)
+    study = make_study(tmp_path)
+    path = add_point(
+        study, config, [(launch, [*events, make_ranks(1, [0.1] * 3, 0.0), make_ranks(4, [0.1] * 27, 0.0)])]
+    )
+    assert read_point(path).warnings == ["attempt 0: events.jsonl: skipped 1 record with an impossible window_s"]
+    (row,) = points(read_study(study)).to_dicts()
+    assert row["tokens_per_s"] == pytest.approx(256 / 0.1)
+
+
+def test_times_of_collectives_below_zero_are_skipped_and_named(tmp_path):
+    config = make_config(gpus=2)
+    launch, events = make_attempt(config, [0.1] * 29)
+    for event in events:
+        if event["kind"] == "collectives":
+            event["seconds"]["all_reduce"] = -1
+            break
+    row = summarise(read_point(add_point(make_study(tmp_path), config, [(launch, events)])))
+    assert (row["all_reduce_s_p50"], row["sampled_steps"]) == (0.002, 1)
+    assert "skipped 1 record with an impossible seconds" in row["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("attempts/0/launch.json", {"position": "x"}),
+        ("attempts/0/launch.json", {"queue_s": "x"}),
+        ("provenance.json", {"git": None}),
+        ("provenance.json", {"machine": {}}),
+        ("env.json", {"ambient": [1]}),
+        ("status.json", {"status": "<b>x"}),
+    ],
+)
+def test_a_document_with_a_value_that_cannot_be_is_skipped_alone_and_named(tmp_path, name, field):
+    config = make_config()
+    study = make_study(tmp_path)
+    path = add_point(study, config, [make_attempt(config, [0.1] * 29)])
+    variables = {kind: {} for kind in ("requested", "ambient", "added", "effective", "other")}
+    environment = record("environment", EPOCH, cleared=[], files=[], **variables)
+    (path / "env.json").write_text(json.dumps(environment))
+    (path / name).write_text(json.dumps({**json.loads((path / name).read_text()), **field}))
+    (row,) = points(read_study(study)).to_dicts()
+    assert row["tokens_per_s"] == pytest.approx(128 / 0.1)
+    assert f"{name.rpartition('/')[2]} has an impossible {next(iter(field))}" in row["warnings"]
+
+
+@pytest.mark.parametrize(
+    "name", ["attempts/0/events.jsonl", "attempts/0/launch.json", "status.json", "attempts/0/nodes/000/host0.jsonl"]
+)
+def test_a_pipe_in_place_of_a_file_is_none_that_can_be_read(tmp_path, name):
+    config = make_config()
+    path = add_point(make_study(tmp_path), config, [make_attempt(config, [0.1] * 29)])
+    (path / name).unlink(missing_ok=True)
+    (path / name).parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path / name)
+    row = summarise(read_point(path))
+    assert name.rpartition("/")[2] in row["warnings"]

@@ -188,7 +188,7 @@ def environment(added):
 def test_other_tokens_per_gpu_or_devices_are_another_curve(tmp_path):
     study = make_study(tmp_path)
     add(study, make_config(gpus=1), begin={"device_name": "One"})
-    add(study, make_config(gpus=2), begin={"device_name": "One", "tokens_per_step": 100})
+    add(study, make_config(gpus=2), begin={"device_name": "One", "tokens_per_step": 1000})
     add(study, make_config(gpus=4), begin={"device_name": "Another"})
     found = curves(points(read_study(study)).to_dicts())
     assert [len(curve.scales) for curve in found] == [1, 1, 1]

@@ -5,10 +5,14 @@ import subprocess
 import sys
 
 import pytest
-from run_dirs import add_point, demo_study, make_attempt, make_config, make_study
+import yaml
+from node_files import make_gpu, make_poll, make_port
+from run_dirs import add_point, demo_study, make_attempt, make_config, make_ranks, make_study, validator
 
 from harness.analysis.read import read_lines, read_point, read_study
 from harness.analysis.summary import summarise
+from harness.records import complete
+from harness.report import report
 
 
 def test_a_torn_last_line_is_skipped_and_named(tmp_path):
@@ -62,10 +66,13 @@ def test_records_of_another_schema_are_skipped_and_named(tmp_path):
     config = make_config()
     path = add_point(make_study(tmp_path), config, [make_attempt(config, [0.1])])
     with open(path / "attempts/0/events.jsonl", "a") as file:
-        file.write('{"schema": 2, "kind": "step"}\n')
+        file.write('{"schema": 2, "kind": "step"}\n{"schema": 1, "kind": "another"}\n')
     point = read_point(path)
     assert {record["schema"] for record in point.events[0]} == {1}
-    assert point.warnings == ["attempt 0: events.jsonl: skipped 1 record of another schema"]
+    assert point.warnings == [
+        "attempt 0: events.jsonl: skipped 1 record of another schema",
+        "attempt 0: events.jsonl: skipped 1 record that lack time",
+    ]
 
 
 def test_records_that_lack_fields_are_skipped_and_named(tmp_path):
@@ -87,6 +94,22 @@ def test_records_that_lack_fields_are_skipped_and_named(tmp_path):
     summarise(point)
 
 
+def test_the_quick_check_of_a_record_says_what_the_schema_says():
+    config = make_config(gpus=2)
+    launch, events = make_attempt(config, [0.1] * 9)
+    for whole in (
+        launch,
+        *events,
+        make_ranks(1, [0.1], 0.1),
+        make_poll(1.0, [make_gpu(0, 1.0)], ports=[make_port(a=1)]),
+    ):
+        assert complete(whole)
+        for name in whole.keys() - {"schema", "kind"}:
+            for odd in (None, -1, 1, 0.5, True, "x", "measured", [], [None], [{}], {}, {"x": {}}, {"all_reduce": -1}):
+                record = whole | {name: odd}
+                assert complete(record) == validator().is_valid(record), (whole["kind"], name, odd)
+
+
 def test_superseded_points_and_folders_without_configuration_are_left_out(tmp_path):
     study = demo_study(tmp_path)
     folders = sorted((study / "points").iterdir())
@@ -106,6 +129,7 @@ def test_superseded_points_and_folders_without_configuration_are_left_out(tmp_pa
         (b"- 1\n", "config.yaml has no keys"),
         (b"nodes: 1\nmodel: 3\n", "config.yaml has no keys below model"),
         (b"\xff\xfe\x00", "config.yaml is no text"),
+        (b"nodes: [&a [1], *a]\n", "config.yaml is no YAML"),
     ],
 )
 def test_a_configuration_that_cannot_be_read_is_a_sentence_of_plain_words(tmp_path, content, said):
@@ -115,6 +139,28 @@ def test_a_configuration_that_cannot_be_read_is_a_sentence_of_plain_words(tmp_pa
     with pytest.raises(ValueError) as raised:
         read_point(path)
     assert str(raised.value) == f"point {path.name} is left out: {said}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"gpus_per_node": "many"}, "config.yaml gpus_per_node=many: must be int"),
+        ({"gpus_per_node": None}, "config.yaml gpus_per_node=None: must be int"),
+        ({"gpus_per_node": 0}, "config.yaml gpus_per_node=0: must be at least 1"),
+        ({"compile": 1}, "config.yaml compile=1: must be bool"),
+        ({"nccl": {"name": "x", "env": {1: 2}}}, "config.yaml nccl.env={1: 2}: must be mapping"),
+        ({"model": {"name": "x"}}, "config.yaml model.dim=???: must be int"),
+        ({"seq_len": 10**20}, "config.yaml has values that make no sense"),
+        ({"local_batch": 2**62, "gpus_per_node": 4}, "config.yaml has values that make no sense"),
+    ],
+)
+def test_a_point_whose_configuration_cannot_be_is_left_out_and_costs_no_other_its_figures(tmp_path, changes, said):
+    study = demo_study(tmp_path)
+    path = next((study / "points").iterdir()) / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
+    document = report(study)
+    assert len(document["points"]) == 3
+    assert f"point {path.parent.name} is left out: {said}" in document["warnings"]
 
 
 def test_what_is_no_study_is_said_in_one_sentence(tmp_path):

@@ -163,8 +163,22 @@ def test_torn_and_foreign_lines_are_skipped(point):
     add_polls(
         path, polls(begin), tail='{"kind": "sample", "note": "telemetry"}\n{"kind": "telemetry"}\n{"schema": 1, "ki'
     )
-    assert len(list(records(path / "attempts/0", "telemetry"))) == 9
+    skipped = []
+    assert len(list(records(path / "attempts/0", "telemetry", skipped))) == 9
+    assert [each.partition(" (")[0] for each in skipped] == ["attempts/0/nodes/000/host0.jsonl line 11"]
     assert summarise(read_point(path))["power_w_gpu"] == pytest.approx(600.0)
+
+
+@pytest.mark.parametrize("odd", [{"power_limit_w": "700"}, {"clock_sm_mhz": -1}, {"throttling": None, "errors": None}])
+def test_a_poll_with_a_value_that_cannot_be_is_skipped_alone_and_named(point, odd):
+    path, begin = point
+    made = polls(begin)
+    made[3]["gpus"][1] |= odd
+    add_polls(path, made)
+    row = summarise(read_point(path))
+    assert row["power_w_gpu"] == pytest.approx(600.0)
+    assert row["power_cap"] == "700 W"
+    assert row["warnings"] == "telemetry is skipped in 1 place: attempts/0/nodes/000/host0.jsonl line 4 (gpus)"
 
 
 def test_a_point_without_telemetry_or_a_product_has_empty_columns(point):

@@ -286,3 +286,9 @@ def test_configurations_and_records_stay_what_they_are(tmp_path: Path):
         f'{{"file": "{hidden("/home/josé/x")}"}}\n',
         f'{{"kind": "warning", "message": "{hidden("/home/me/x")}',
     ]
+
+
+def test_a_configuration_of_nested_aliases_is_hidden_as_any_text():
+    nested = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 30))
+    text = f"root: /home/me/s\na0: &a0 [x]\n{nested}"
+    assert hiding.of_yaml(text) == text.replace("/home/me/s", hidden("/home/me/s"))

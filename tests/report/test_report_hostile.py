@@ -23,6 +23,7 @@ STEERING = "\x1b[31mRED\x1b]0;title\x07\x9b\r\n\u2028\u202e"
 STRUCTURE = {
     *("kind", "role", "op", "source", "type", "parameters", "compute", "reduce", "accumulate", "master", "moments"),
     *("status", "scaling", "schedule", "wandb", "dtype", "state", "activation_checkpointing", "attention", "balance"),
+    *("mode", "ambient", "context", "backend", "device"),
 }
 
 

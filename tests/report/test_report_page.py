@@ -17,7 +17,17 @@ from node_files import add_samples
 from omegaconf import OmegaConf
 from plotly.offline import get_plotlyjs
 from rich.console import Console
-from run_dirs import EPOCH, add_point, demo_study, make_attempt, make_config, make_study, record, validator
+from run_dirs import (
+    EPOCH,
+    add_point,
+    demo_study,
+    make_attempt,
+    make_config,
+    make_progress,
+    make_study,
+    record,
+    validator,
+)
 
 from harness.analysis.efficiency import curves
 from harness.analysis.points import gather
@@ -504,7 +514,8 @@ def test_what_differs_between_ok_points_is_named_with_its_values(tmp_path):
     provenance = json.loads((two / "provenance.json").read_text())
     provenance["git"] = {"sha": "fedcba98", "dirty": True, "remote": None}
     (two / "provenance.json").write_text(json.dumps(provenance))
-    changed = {"versions": {"torch": "2.12", "nccl": "2.27.3", "driver": "570"}, "device_name": "NVIDIA <H200>"}
+    versions = {"python": "3.11", "torch": "2.12", "cuda": None, "nccl": "2.27.3", "driver": "570"}
+    changed = {"versions": versions, "device_name": "NVIDIA <H200>"}
     events = three / "attempts" / "0" / "events.jsonl"
     lines = [json.loads(line) for line in events.read_text().splitlines()]
     lines = [{**line, **changed} if line["kind"] == "start" else line for line in lines]
@@ -548,8 +559,10 @@ def test_a_point_whose_records_make_no_sense_keeps_its_row(tmp_path):
     study = demo_study(tmp_path)
     path = sorted((study / "points").iterdir())[0]
     events = path / "attempts" / "0" / "events.jsonl"
-    records = [json.loads(line) for line in events.read_text().splitlines()]
-    events.write_text("".join(json.dumps({**each, "hosts": 3}) + "\n" for each in records))
+    kept = [line for line in events.read_text().splitlines() if json.loads(line)["kind"] not in ("step", "end")]
+    events.write_text("\n".join(kept) + "\n")
+    # steps that ended at no time
+    events.with_name("progress.json").write_text(json.dumps(make_progress(EPOCH + 9, first=1, finished=3)))
     document = report(study)
     assert len(document["points"]) == 4
     [row] = [row for row in document["points"] if row["slug"] == path.name]
