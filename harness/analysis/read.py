@@ -1,7 +1,6 @@
 """Run directories in: the files of a study as they stand, half-written ones included."""
 
 import functools
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -232,10 +231,10 @@ def _record(path: Path, warnings: list[str]) -> Record | None:
 
 def _document(path: Path, warnings: list[str]) -> Record | None:
     try:
-        document = json.loads(read_bytes(path))
+        document = orjson.loads(read_bytes(path))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         document = None
     if not isinstance(document, dict):
         warnings.append(f"{path.name} is not readable")

@@ -62,6 +62,14 @@ def test_half_written_points_are_sane(tmp_path):
     assert point.warnings == ["provenance.json is not readable"]
 
 
+@pytest.mark.parametrize("text", ['{"reason": "\\ud800"}', "[" * 100_000, '{"time": NaN}', "[]"])
+def test_a_document_that_is_no_json_is_not_readable(tmp_path, text):
+    path = add_point(make_study(tmp_path), make_config())
+    (path / "status.json").write_text(text)
+    point = read_point(path)
+    assert (point.status["status"], point.warnings) == ("pending", ["status.json is not readable"])
+
+
 def test_records_of_another_schema_are_skipped_and_named(tmp_path):
     config = make_config()
     path = add_point(make_study(tmp_path), config, [make_attempt(config, [0.1])])
