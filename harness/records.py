@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Callable
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import orjson
@@ -79,15 +80,15 @@ def _all(schema: dict[str, Any], values: str) -> str:
     """The same of each of several values: of plain ones at once."""
     schema = _meant(schema)
     if choices := _choices(schema):
-        return f"{{*{values}}} <= {set(choices)!r}"
+        return f"{set(choices)!r}.issuperset({values})"
     told = _types(schema)
     if told[0] in ("object", "array"):
         return f"all({_rule(schema, 'each')} for each in {values})"
     known = f"filter(None, {values})" if "null" in told else values  # zeros are within the limits of what may be null
     limits = [f"{least} <= min({known}, default={least})" for least in _least(schema)]
     limits += [f"max({known}, default={most}) <= {most}" for most in _most(schema)]
-    nothing = ", type(None)" * ("null" in told)
-    return " and ".join([f"{{*map(type, {values})}} <= {{{_classes(told)}{nothing}}}", *limits])
+    nothing = ", NoneType" * ("null" in told)
+    return " and ".join([f"{{{_classes(told)}{nothing}}}.issuperset(map(type, {values}))", *limits])
 
 
 def _meant(schema: dict[str, Any]) -> dict[str, Any]:
@@ -110,20 +111,21 @@ def _classes(types: list[str]) -> str:
 
 
 def _least(schema: dict[str, Any]) -> list[float]:
-    """The least that a number may be, if there is one."""
+    """The least that a number may be, if there is one; without a limit it is finite all the same, or no JSON."""
     found = [schema["minimum"]] if "minimum" in schema else []
     return [*found, math.nextafter(schema["exclusiveMinimum"], math.inf)] if "exclusiveMinimum" in schema else found
 
 
 def _most(schema: dict[str, Any]) -> list[float]:
-    """The most that a number may be, if there is one: what is no integer is finite, or no JSON."""
-    return [schema.get("maximum", LARGEST)] if "integer" in _types(schema) or "maximum" in schema else []
+    return [schema["maximum"]] if "maximum" in schema else []
 
 
 @functools.cache
 def _compiled(rules: tuple[str, ...]) -> Callable[[dict[str, Any]], bool]:
     """A function of a record: whether it is as all of the rules have it."""
-    whole: Callable[[dict[str, Any]], bool] = eval(f"lambda record: {' and '.join(rules)}")  # noqa: S307
+    whole: Callable[[dict[str, Any]], bool] = eval(  # noqa: S307
+        f"lambda record: {' and '.join(rules)}", {"NoneType": NoneType}
+    )
     return whole
 
 

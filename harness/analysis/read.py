@@ -165,17 +165,20 @@ def _sound(records: Sequence[Record], steps: int) -> tuple[list[Record], list[st
     seen: set[int] = set()
     repeated = 0
     for record in sound:
-        bounds = (("step", steps), ("duration_s", longest), ("tokens", tokens)) if record["kind"] == "step" else ()
-        if beyond := [name for name, most in bounds if record[name] > most]:
-            wrong.append(beyond)
+        if record["kind"] == "step":
+            step = record["step"]
+            if step > steps or record["duration_s"] > longest or record["tokens"] > tokens:
+                bounds = (("step", steps), ("duration_s", longest), ("tokens", tokens))
+                wrong.append([name for name, most in bounds if record[name] > most])
+                continue
+            if step in seen:
+                repeated += 1
+                continue
+            seen.add(step)
         elif record["kind"] == "ranks" and record["step_last"] >= measured and not record["window_s"]:
             wrong.append(["window_s"])
-        elif record["kind"] == "step" and record["step"] in seen:
-            repeated += 1
-        else:
-            if record["kind"] == "step":
-                seen.add(record["step"])
-            possible.append(record)
+            continue
+        possible.append(record)
     for record in ours if len(sound) < len(ours) else ():
         if missing := lacking(record):
             torn.append(missing)
