@@ -8,7 +8,7 @@ import orjson
 
 from harness.analysis.read import Record, counted, some
 from harness.files import regular
-from harness.records import complete, impossible, lacking
+from harness.schema import complete, impossible, lacking
 
 
 def records(attempt_dir: Path, kind: str, skipped: list[str]) -> Iterator[Record]:

@@ -14,7 +14,8 @@ import yaml
 from harness.config import Config
 from harness.fields import check_limits
 from harness.files import read_bytes
-from harness.records import SCHEMA, attempts, by_hand, complete, impossible, lacking
+from harness.records import SCHEMA, attempts, by_hand
+from harness.schema import complete, impossible, lacking
 
 CLOCK_S = 1.0
 """What a clock that is set right may move stamps."""

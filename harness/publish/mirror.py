@@ -21,7 +21,8 @@ from harness.publish.client import close_run, open_point, run_id, sentence
 from harness.publish.history import History, summary
 from harness.publish.process import AGAIN, end_within, fail, leave, send
 from harness.publish.state import State
-from harness.records import OPEN, lacking
+from harness.records import OPEN
+from harness.schema import lacking
 
 POLL_S = 1.0
 TAKE_S = 10.0

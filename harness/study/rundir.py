@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from harness.fields import check_name
 from harness.files import read_json, write_json, write_text
-from harness.records import SCHEMA, lacking
+from harness.records import SCHEMA
+from harness.schema import lacking
 from harness.study import lease
 from harness.study.point import Point
 from launch.environment import hidden, job_id

@@ -11,8 +11,8 @@ from run_dirs import add_point, demo_study, make_attempt, make_config, make_rank
 
 from harness.analysis.read import read_lines, read_point, read_study
 from harness.analysis.summary import summarise
-from harness.records import complete
 from harness.report import report
+from harness.schema import complete
 
 
 def test_a_torn_last_line_is_skipped_and_named(tmp_path):
