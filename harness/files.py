@@ -29,7 +29,8 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
 def regular(path: str, flags: int) -> int:
     """An opener of regular files: whoever opens a pipe waits for a writer, it may be for good."""
     descriptor = os.open(path, flags | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # `open` itself says of a folder that it is one
         os.close(descriptor)
         raise OSError(errno.EINVAL, "is no regular file", path)
     return descriptor
