@@ -85,7 +85,7 @@ def test_a_running_point_and_its_report_have_one_speed(tmp_path: Path) -> None:
     launch, events = make_attempt(config, [0.1] * 20, ended=False)
     events.append(make_ranks(1, [3.0] + [0.12] * 18, window_s=1.75))
     study = make_study(tmp_path)
-    pace = Pace(add_point(study, config, [(launch, events)]) / "attempts" / "0")
+    pace = Pace(add_point(study, config, [(launch, events)], status="running") / "attempts" / "0")
     pace.read_on()
     assert pace.tokens_per_s == pytest.approx(points(read_study(study))["tokens_per_s"].item())
 
