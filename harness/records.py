@@ -12,8 +12,6 @@ SCHEMA = 1
 ACTIVE = ("queued", "running")
 OPEN = ("pending", *ACTIVE)
 """Statuses of a point that has not ended; every other one is final."""
-LARGEST = 2**63 - 1
-"""The largest count that a table's column holds."""
 
 
 class Appended:

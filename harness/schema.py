@@ -15,7 +15,7 @@ from typing import Any
 
 
 @functools.cache
-def kinds() -> dict[str, dict[str, Any]]:
+def _kinds() -> dict[str, dict[str, Any]]:
     """The schema of each kind of record."""
     found: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("records.schema.json").read_bytes())["$defs"]
     return found
@@ -23,15 +23,15 @@ def kinds() -> dict[str, dict[str, Any]]:
 
 def _needed(kind: str) -> frozenset[str]:
     """The fields that a record of a kind has, by the schema."""
-    return frozenset({"time", *kinds().get(kind, {}).get("required", ())})
+    return frozenset({"time", *_kinds().get(kind, {}).get("required", ())})
 
 
 @functools.lru_cache
-def rules(kind: str) -> dict[str, str]:
+def _rules(kind: str) -> dict[str, str]:
     """What the schema asks of the fields of a kind of record, as expressions of Python; of a kind that is not known, no
     more than of every record."""
     common = {"time": {"type": "number"}, "attempt": {"type": ["integer", "null"], "minimum": 0}}
-    fields = common | kinds().get(kind, {}).get("properties", {})
+    fields = common | _kinds().get(kind, {}).get("properties", {})
     return _members({"properties": fields, "required": _needed(kind)}, "record")
 
 
@@ -86,7 +86,7 @@ def _all(schema: dict[str, Any], values: str) -> str:
 def _meant(schema: dict[str, Any]) -> dict[str, Any]:
     """A schema, or the one that it refers to."""
     refers: str = schema.get("$ref", "")
-    return functools.reduce(operator.getitem, refers.split("/")[2:], kinds()) if refers else schema
+    return functools.reduce(operator.getitem, refers.split("/")[2:], _kinds()) if refers else schema
 
 
 def _choices(schema: dict[str, Any]) -> list[Any] | None:
@@ -123,7 +123,7 @@ def _compiled(rules: tuple[str, ...]) -> Callable[[dict[str, Any]], bool]:
 
 @functools.lru_cache
 def _sound(kind: str) -> Callable[[dict[str, Any]], bool]:
-    return _compiled(tuple(rules(kind).values()))
+    return _compiled(tuple(_rules(kind).values()))
 
 
 def _fits(check: Callable[[dict[str, Any]], bool], record: dict[str, Any]) -> bool:
@@ -140,7 +140,7 @@ def complete(record: dict[str, Any]) -> bool:
 
 def impossible(record: dict[str, Any]) -> list[str]:
     """The fields that are not as the schema has them, such as text for a number, of a record that lacks none."""
-    return [name for name, rule in rules(str(record.get("kind"))).items() if not _fits(_compiled((rule,)), record)]
+    return [name for name, rule in _rules(str(record.get("kind"))).items() if not _fits(_compiled((rule,)), record)]
 
 
 def lacking(record: dict[str, Any]) -> list[str]:

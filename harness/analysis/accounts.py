@@ -20,8 +20,9 @@ from harness.analysis.stragglers import Waiting
 from harness.analysis.summary import Row, in_numbers
 from harness.config import Config
 from harness.plan.workload import times_collectives
-from harness.records import LARGEST
 
+LARGEST = 2**63 - 1
+"""The largest count that a table's column holds."""
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What damaged records raise: damage takes more shapes than can be foreseen, and must not cost other points theirs."""
 
