@@ -12,6 +12,7 @@ from harness.analysis.read import Record
 from harness.config import Config
 from harness.plan.profiling import profiled_steps
 from harness.plan.window import role
+from harness.plan.workload import times_collectives
 
 Attempts = Mapping[int, Sequence[Record]]
 
@@ -97,6 +98,14 @@ def without_record(lost: Sequence[int]) -> str:
     many = f"{len(lost)} measured steps from {lost[0]} to {lost[-1]} have"
     which = f"measured step {lost[0]} has" if len(lost) == 1 else many
     return f"{which} no record that can be read, so that tokens/s and all that follows are not known"
+
+
+def unended(events: Attempts, config: Config, ok: bool) -> bool:
+    """Whether a point of collectives alone was `ok` and its records no longer reach its end.
+
+    Of training `gaps` tells more: which steps.
+    """
+    return ok and times_collectives(config) and latest(events, "end") is None
 
 
 def latest(events: Attempts, kind: str) -> Record | None:

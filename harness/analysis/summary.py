@@ -10,7 +10,7 @@ from harness.analysis.exposure import exposure
 from harness.analysis.goodput import BUCKETS, doubts, ledger
 from harness.analysis.parts import PARTS, StepAccounts, step_parts
 from harness.analysis.read import Events, Point, Record
-from harness.analysis.steps import gaps, kept, latest, without_record
+from harness.analysis.steps import gaps, kept, latest, unended, without_record
 from harness.analysis.stragglers import Arrivals, Waiting, arrivals, host_of, sentence
 from harness.analysis.telemetry import Telemetry, telemetry
 from harness.analysis.throughput import attained, slow_products, throughput, utilisation
@@ -56,7 +56,8 @@ def in_numbers(point: Point) -> tuple[Row, Waiting | None]:
     arrived = _arrivals(point, accounts, skipped)
     tiled = ledger(point.launches, point.events)
     devices = telemetry(point.path, point.events, gpus)
-    lost = [] if times_collectives(config) else gaps(point.events, config, point.status.get("status") == "ok")
+    ok = point.status.get("status") == "ok"
+    lost = [] if times_collectives(config) else gaps(point.events, config, ok)
     warnings = [*_doubts(point, start, lost), *point.warnings, *doubts(tiled), *devices.warnings]
     warnings += nodes.passed_over("sample", skipped)
     if ranks < gpus:
@@ -107,7 +108,7 @@ def in_numbers(point: Point) -> tuple[Row, Waiting | None]:
     if point.launches:
         row |= {
             "goodput_tokens_per_s": None if lost else tiled.goodput_tokens_per_s,
-            "goodput_fraction": None if lost else tiled.goodput_fraction,
+            "goodput_fraction": None if lost or unended(point.events, config, ok) else tiled.goodput_fraction,
             "wall_s": tiled.wall_s,
             "queue_s": tiled.queue_s,
             "lost_steps": tiled.lost_steps,

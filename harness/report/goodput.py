@@ -15,7 +15,7 @@ from harness.analysis.efficiency import named
 from harness.analysis.goodput import doubts, ledger
 from harness.analysis.points import gather
 from harness.analysis.read import Point, read_config, read_point, read_study
-from harness.analysis.steps import gaps, without_record
+from harness.analysis.steps import gaps, unended, without_record
 from harness.config import Config
 from harness.plan.workload import times_collectives
 from harness.quantities import NONE, number
@@ -45,10 +45,10 @@ def goodput(run_dir: Path, processes: int = 1) -> dict[str, Any]:
 
 def _document(point: Point, efficiency: float | None, peak: str | None) -> dict[str, Any]:
     tiled = ledger(point.launches, point.events)
-    stamped, trains = bool(point.launches), not times_collectives(point.config)
+    stamped, trains, ok = bool(point.launches), not times_collectives(point.config), point.status["status"] == "ok"
     # without their records nobody knows how long they took
-    lost = gaps(point.events, point.config, point.status["status"] == "ok") if trains else []
-    whole = not lost
+    lost = gaps(point.events, point.config, ok) if trains else []
+    whole = not lost and not unended(point.events, point.config, ok)
     return {
         "schema": SCHEMA,
         "kind": "goodput",

@@ -12,7 +12,8 @@ from run_dirs import EPOCH, add_point, make_attempt, make_config, make_progress,
 
 from harness.analysis.goodput import BUCKETS
 from harness.analysis.points import points
-from harness.analysis.read import read_study
+from harness.analysis.read import read_point, read_study
+from harness.analysis.summary import summarise
 from harness.config import Workload
 from harness.report.goodput import goodput, waterfall
 
@@ -116,6 +117,16 @@ def test_collectives_alone_have_neither_tokens_nor_steps(tmp_path):
     text = printed(document)
     assert "of the wall-clock in timed calls, over 2 ranks" in text
     assert "tokens" not in text
+
+
+def test_the_share_of_collectives_alone_is_not_told_without_their_records(tmp_path):
+    config = make_config(gpus=2, workload=Workload("collectives", "collectives"))
+    run_dir = add_point(make_study(tmp_path), config, [make_timed(config, {"all_reduce": {1 << 20: 1e-3}})])
+    (run_dir / "attempts" / "0" / "events.jsonl").unlink()
+    document = goodput(run_dir)
+    assert (document["status"], document["goodput_fraction"]) == ("ok", None)
+    assert summarise(read_point(run_dir))["goodput_fraction"] is None
+    assert "– of the wall-clock in timed calls" in printed(document)
 
 
 def test_a_running_point_and_half_written_files_have_what_can_be_read(tmp_path):
