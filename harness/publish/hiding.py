@@ -9,8 +9,12 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from harness.analysis.read import parsed
+
+UNREADABLE = (ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError)
+"""What reading and rewriting a stranger's file may raise; one that nests without end is hidden as a text."""
 
 # A slash that begins a path: not one within a word, an address, a relative path or a tag, and not one that stands alone
 # (`tokens/s`, `https://…`, `../x`, `</p>`, `a / b`); behind an option of one letter it does (`-I/usr/include`).
@@ -33,12 +37,12 @@ def pattern(known: Iterable[str] = ()) -> re.Pattern[str]:
 PATHS = pattern()
 
 
-def known(text: str) -> Iterator[str]:
+def known(text: str) -> list[str]:
     """The paths that stand alone in a JSON or YAML file; none of one that is neither."""
     for read in (json.loads, parsed):
-        with suppress(ValueError, yaml.YAMLError):
-            return _alone(read(text))
-    return iter(())
+        with suppress(*UNREADABLE):
+            return list(_alone(read(text)))
+    return []
 
 
 def of_text(text: str, paths: re.Pattern[str] = PATHS) -> str:
@@ -73,13 +77,13 @@ def of_yaml(text: str, paths: re.Pattern[str] = PATHS) -> str:
     """A point's configuration; one that is none, as any text."""
     try:
         values = parsed(text)
-    except yaml.YAMLError:
+        if not isinstance(values, dict):
+            return of_text(text, paths)
+        hidden = of_value(values, paths)
+        # as it was written: strings that look like numbers keep their quotes
+        return text if hidden == values else OmegaConf.to_yaml(OmegaConf.create(hidden))
+    except UNREADABLE:
         return of_text(text, paths)
-    if not isinstance(values, dict):
-        return of_text(text, paths)
-    hidden = of_value(values, paths)
-    # as it was written: strings that look like numbers keep their quotes
-    return text if hidden == values else OmegaConf.to_yaml(OmegaConf.create(hidden))
 
 
 def _alone(value: Any) -> Iterator[str]:
@@ -100,10 +104,10 @@ def _rewritten(text: str, paths: re.Pattern[str], indent: int | None = None) -> 
         return text
     try:
         value = json.loads(text)
-    except ValueError:
+        hidden = of_value(value, paths)
+        return text if hidden == value else json.dumps(hidden, indent=indent)
+    except UNREADABLE:
         return of_text(text, paths)
-    hidden = of_value(value, paths)
-    return text if hidden == value else json.dumps(hidden, indent=indent)
 
 
 def _named(path: str) -> str:

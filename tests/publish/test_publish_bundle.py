@@ -288,6 +288,21 @@ def test_configurations_and_records_stay_what_they_are(tmp_path: Path):
     ]
 
 
+DEEP = "[" * 20_000 + "]" * 20_000
+
+
+@pytest.mark.parametrize("value", [DEEP, "'${'"], ids=["deep", "no reference"])
+def test_a_configuration_that_cannot_be_written_again_is_hidden_as_any_text(value):
+    text = f"root: /home/me/s\nx: {value}\n"
+    assert hiding.of_yaml(text) == text.replace("/home/me/s", hidden("/home/me/s"))
+
+
+def test_a_record_that_nests_without_end_is_hidden_as_any_text():
+    line = DEEP.replace("[]", '["/home/me/s"]') + "\n"
+    assert list(hiding.of_lines([line])) == [line.replace("/home/me/s", hidden("/home/me/s"))]
+    assert hiding.known(line) == []
+
+
 def test_a_configuration_of_nested_aliases_is_hidden_as_any_text():
     nested = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 30))
     text = f"root: /home/me/s\na0: &a0 [x]\n{nested}"
