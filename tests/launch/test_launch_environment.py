@@ -183,12 +183,13 @@ def test_hidden_files_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_record_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {**SECRETS, "SLURM_JOB_ID": "17", "CUDA_VISIBLE_DEVICES": "0,1", "PRIVATE": "private"}.items():
+    told = {"CUDA_VISIBLE_DEVICES": "0,1", "PYTHONDONTWRITEBYTECODE": "1", "SLURM_JOB_ID": "17"}
+    for name, value in {**SECRETS, **told, "PRIVATE": "private"}.items():
         monkeypatch.setenv(name, value)
     environment = made()
     assert environment.variables["HF_TOKEN"] == "verysecret2"
     document = environment.document()
-    assert document["other"] == {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_JOB_ID": "17"}
+    assert document["other"] == told
     written = json.dumps(document) + torchrun.script(["true"], environment, Path("/s/p/slug"))
     for planted in (*SECRETS.values(), "private"):
         assert planted not in written
