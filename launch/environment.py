@@ -9,9 +9,11 @@ import json
 import math
 import os
 import re
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,12 @@ def difference(name: str, asked: str | None, found: str | None) -> str:
 def ambient() -> dict[str, str]:
     """The NCCL variables that are set where the harness starts."""
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith("NCCL_")}
+
+
+def recompiles() -> bool:
+    """Whether every process that is started here compiles PyTorch's Python again, for want of files to keep it in."""
+    torch = find_spec("torch")
+    return sys.dont_write_bytecode and not (torch and torch.cached and Path(torch.cached).exists())
 
 
 def secret(name: str, value: Any) -> bool:

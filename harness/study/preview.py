@@ -18,8 +18,13 @@ from harness.study.point import Point
 from harness.study.rundir import study_document, yaml_of
 from launch import torchrun
 from launch.devices import Machine
-from launch.environment import ambient, hidden
+from launch.environment import ambient, hidden, recompiles
 from launch.launchers import Launcher, Local
+
+RECOMPILES = (
+    "PYTHONDONTWRITEBYTECODE is set where harness starts, and torch has no compiled files: every process compiles "
+    "Python again, which can double the time of a short point; unset it"
+)
 
 
 def preview(order: list[Planned], machine: Machine) -> Iterator[str]:
@@ -34,6 +39,8 @@ def preview(order: list[Planned], machine: Machine) -> Iterator[str]:
     total = f"about {number(sum(hours), 2)} GPU-hours" if hours and len(hours) == len(possible) else "GPU-hours unknown"
     yield f"  up to {counted(most, 'rank')} at once, {total} in all"
     doubtful = doubts(ambient()) if any(on_gpus(planned.point.config, machine) for planned in order) else []
+    if recompiles():
+        doubtful = [*doubtful, RECOMPILES]
     for warning in dict.fromkeys([*(warning for plan in possible for warning in plan.warnings), *doubtful]):
         yield f"  warning: {warning}"
 

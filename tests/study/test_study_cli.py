@@ -79,6 +79,15 @@ def test_more_ranks_than_cores_are_labelled(command: Command) -> None:
     assert shown.rstrip().endswith(" --device=cpu")
 
 
+@pytest.mark.parametrize(("kept", "warned"), [("1", True), ("", False)])
+def test_python_that_is_compiled_at_every_start_is_warned_of(
+    command: Command, tmp_path: Path, kept: str, warned: bool
+) -> None:
+    command.environment |= {"PYTHONDONTWRITEBYTECODE": kept, "PYTHONPYCACHEPREFIX": str(tmp_path / "nothing")}
+    shown = command("run", "launcher=dry").stdout
+    assert ("warning: PYTHONDONTWRITEBYTECODE is set" in shown) == warned
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
