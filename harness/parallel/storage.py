@@ -10,8 +10,9 @@ import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata, TensorStorageMetadata
 
+from harness.parallel.members import MEMBER_OF, member_of
 from harness.parallel.state import State
 
 METADATA = {
@@ -92,6 +93,8 @@ class Plain(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if name in METADATA.get(module, ()):
             return super().find_class(module, name)
+        if f"{module}.{name}" == MEMBER_OF:
+            return member_of(_MEM_FORMAT_ENCODING)
         if module == "torch" and isinstance(kind := getattr(torch, name, None), torch.dtype):
             return kind
         raise pickle.UnpicklingError(f"{module}.{name} is no part of a checkpoint's metadata")

@@ -14,13 +14,16 @@ from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
 from torch import Tensor
 
+from harness.parallel.members import MEMBER_OF, member_of
+
 MASTER = "fp32"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def load_plain(path: str | Path, **how: Any) -> Any:
     """A file's tensors, plain values and three plain types of DeepSpeed's; another type is refused."""
-    with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+    members = (member_of(ZeroStageEnum), MEMBER_OF)
+    with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address, members]):
         return torch.load(path, weights_only=True, **how)
 
 
