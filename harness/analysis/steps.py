@@ -68,6 +68,8 @@ def gaps(events: Attempts, config: Config, ok: bool) -> list[int]:
     What a killed attempt could not record any more is none: it is the end of what is known. Of the last attempt of an
     `ok` point nothing is, nor what lies before the step that a later attempt went on from.
     """
+    if times_collectives(config):
+        return []
     found, bound, profiled = [], bounds(events), profiled_steps(config)
     earlier, reached = False, 0
     for attempt, records in sorted(events.items()):

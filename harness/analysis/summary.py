@@ -57,7 +57,7 @@ def in_numbers(point: Point) -> tuple[Row, Waiting | None]:
     tiled = ledger(point.launches, point.events)
     devices = telemetry(point.path, point.events, gpus)
     ok = point.status.get("status") == "ok"
-    lost = [] if times_collectives(config) else gaps(point.events, config, ok)
+    lost = gaps(point.events, config, ok)
     warnings = [*_doubts(point, start, lost), *point.warnings, *doubts(tiled), *devices.warnings]
     warnings += nodes.passed_over("sample", skipped)
     if ranks < gpus:

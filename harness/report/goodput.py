@@ -47,7 +47,7 @@ def _document(point: Point, efficiency: float | None, peak: str | None) -> dict[
     tiled = ledger(point.launches, point.events)
     stamped, trains, ok = bool(point.launches), not times_collectives(point.config), point.status["status"] == "ok"
     # without their records nobody knows how long they took
-    lost = gaps(point.events, point.config, ok) if trains else []
+    lost = gaps(point.events, point.config, ok)
     whole = not lost and not unended(point.events, point.config, ok)
     return {
         "schema": SCHEMA,
