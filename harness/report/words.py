@@ -98,14 +98,14 @@ def headline(rows: Sequence[Row], curves: Sequence[Curve], lost: Sequence[Breakd
 
 
 def _by_weight(curves: Sequence[Curve], by_slug: Mapping[str, Row], doubts: Mapping[str, str]) -> list[Curve]:
-    """Curves of several scales first: of those that grew largest the one that keeps most, the one that keeps least,
-    then what lies between and the others. Doubted ones and those that can't tell come behind.
+    """Curves of several scales first: of those that grew largest from least the one that keeps most, the one that keeps
+    least, then what lies between and the others. Doubted ones and those that can't tell come behind.
 
     Those of one scale go by tokens/s of a GPU: of each model the fastest and the slowest first.
     """
 
-    def place(curve: Curve) -> tuple[bool, bool, int]:
-        return bool(doubts[curve.name]), not curve.largest.efficiency.tells, -curve.largest.gpus
+    def place(curve: Curve) -> tuple[bool, bool, int, int]:
+        return bool(doubts[curve.name]), not curve.largest.efficiency.tells, -curve.largest.gpus, curve.baseline.gpus
 
     def model(curve: Curve) -> str:
         return str(by_slug[curve.largest.slugs[0]]["model"])

@@ -326,6 +326,15 @@ def test_the_best_and_the_worst_of_the_largest_scale_come_first():
     assert order == ["c1", "c0", "c2", "c3", "c4", "b", "a", "c"]
 
 
+def test_curves_from_a_larger_baseline_come_after_those_that_grew_by_more():
+    rows = [made_row(gpus, 0, 0.1, curve="c", label=f"c{gpus}", slug=f"c{gpus}", backend="nccl") for gpus in (1, 2, 4)]
+    rows += [made_row(gpus, 0, 0.2, curve="n", label=f"n{gpus}", slug=f"n{gpus}", backend="nccl") for gpus in (2, 4)]
+    rows[2]["tokens_per_s"] *= 0.9
+    for row in rows:
+        row |= {"tokens_per_s_lo": 0.99 * row["tokens_per_s"], "tokens_per_s_hi": 1.01 * row["tokens_per_s"]}
+    assert [line.split()[0] for line in headline(rows, curves(rows))] == ["c", "n"]
+
+
 def test_an_efficiency_without_an_interval_is_none_that_the_headline_tells():
     rows = made_curves()
     for row in rows:
