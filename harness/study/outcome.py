@@ -67,7 +67,8 @@ def outcome(attempt_dir: Path, exit_code: int, hosts: Sequence[str], ranks_per_n
     if exit_code == 0:
         return Outcome("ok") if whole else Outcome("failed", "the processes ended well, but the record has no end")
     logs = attempt_dir / "logs"
-    guilty = first(raised(logs, ranks_per_node), died(logs, ranks_per_node))
+    exceptions, deaths = raised(logs, ranks_per_node), died(logs, ranks_per_node)
+    guilty = first(exceptions, deaths)
     if (guilty is None or guilty.status == "comm_error") and (away := lost(logs / LAUNCHER_LOG, hosts)):
         return away
     dumps = read(attempt_dir)
@@ -82,6 +83,8 @@ def outcome(attempt_dir: Path, exit_code: int, hosts: Sequence[str], ranks_per_n
         if hang is not None:
             status = "comm_error" if hang.communicates else "failed"
             return Outcome(status, hang.reason, hang.rank, hosts[hang.rank // ranks_per_node])
+    if not deaths:
+        guilty = wordless(exceptions, dumps, len(hosts) * ranks_per_node) or guilty
     if guilty is None:
         written = [logs / LAUNCHER_LOG, *sorted(logs.glob("node*.log"))]
         said = next(filter(None, (telling_line(log) for log in written[::-1] if log.exists())), "")
@@ -146,6 +149,17 @@ def first(raised: list[Failure], died: list[Failure]) -> Failure | None:
     if raised and not (died and raised[0].status == "comm_error"):
         return raised[0]
     return died[0] if died else None
+
+
+def wordless(raised: list[Failure], dumps: Mapping[int, Mapping[str, Any]], world_size: int) -> Failure | None:
+    """The only rank that left nothing where every other says that a peer is gone.
+
+    It went first: the others' torchruns ended the job before its own, on a host that is slow, had seen why.
+    """
+    silent = set(range(world_size)) - {failure.rank for failure in raised} - dumps.keys()
+    if len(silent) != 1 or len(raised) < 2 or any(failure.status != "comm_error" for failure in raised):
+        return None
+    return Failure(silent.pop(), "ended without a word; every other rank then lost its peers")
 
 
 def raised(logs: Path, ranks_per_node: int) -> list[Failure]:

@@ -1,6 +1,7 @@
 """sbatch slurm/scale.sh on a real Slurm of separate hosts: what a person gets, and what goes wrong."""
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -119,13 +120,14 @@ def test_a_rank_that_is_killed_on_one_host_ends_the_point_on_all_and_the_next_st
         cluster.run("on", "node3", "kill", "-9", str(victim))
         died = time.time()
         time.sleep(1.5)
-        cluster.run("on", "node3", "kill", "-CONT", *torchrun)
+        cluster.run("on", "node3", "kill", "-CONT", *torchrun, check=False)  # Slurm may have ended it
         second = until(lambda: now if (now := running(root / "killed")) != first else None)
         status = json.loads((first / "status.json").read_text())
         assert status["time"] - died < 30
         assert (status["status"], status["host"]) == ("failed", "node3")
         assert status["rank"] in (4, 5)
-        assert "SIGKILL" in status["reason"]
+        # where the other hosts' torchruns were so fast that Slurm ended this one first, nobody saw the signal
+        assert re.search("ended (with SIGKILL|without a word)", status["reason"]), status["reason"]
         for host in ("node1", "node2", "node3", "node4"):
             assert workers(cluster, host, first) == ""
             assert workers(cluster, host, second) != ""

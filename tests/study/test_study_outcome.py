@@ -131,6 +131,26 @@ def test_of_two_hosts_the_one_whose_rank_died_first_is_named(attempt: Attempt) -
     assert ended == Outcome("failed", "rank 3 on b: ended with SIGKILL", 3, "b")
 
 
+def test_of_ranks_that_all_lost_a_peer_but_one_that_one_went_first(attempt: Attempt) -> None:
+    """The torchrun of a rank that was killed may itself be ended before it says so."""
+    for rank in (0, 3):
+        attempt.raises(rank, RESET, at=10 + rank)
+    assert judged(attempt, 1) == Outcome("comm_error", f"rank 0: {RESET}", 0, "here"), "two are silent"
+    attempt.raises(1, RESET, at=9)
+    reason = "rank 2: ended without a word; every other rank then lost its peers"
+    assert judged(attempt, 1) == Outcome("failed", reason, 2, "here")
+    attempt.dies(-6, "[rank1]: Watchdog caught collective operation timeout: WorkNCCL(SeqNum=3)\n", "SIGABRT")
+    assert judged(attempt, 1).rank == 1
+
+
+def test_a_rank_that_left_a_dump_did_not_go_without_a_word(attempt: Attempt) -> None:
+    for rank in (0, 1, 3):
+        attempt.raises(rank, RESET, at=10 + rank)
+    (attempt.folder / "flight").mkdir()
+    (attempt.folder / "flight" / "rank2.json").write_text(json.dumps({"rank": 2, "cause": "exception"}))
+    assert (judged(attempt, 1).status, judged(attempt, 1).rank) == ("comm_error", 0)
+
+
 def test_an_abort_by_the_watchdog_is_communication(attempt: Attempt) -> None:
     attempt.dies(-6, "[rank1]: Watchdog caught collective operation timeout: WorkNCCL(SeqNum=3)\n", "SIGABRT")
     assert (judged(attempt, 1).status, judged(attempt, 1).rank) == ("comm_error", 1)
