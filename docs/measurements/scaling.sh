@@ -1,6 +1,6 @@
 #!/bin/bash
 # Four strategies, NCCL's own choices against ring and tree, on 1, 2 and 4 GPUs of one host, each point three times,
-# about forty minutes. One GPU talks to nobody, so that NCCL's settings differ on more alone, and fsdp_tp, which needs
+# about half an hour. One GPU talks to nobody, so that NCCL's settings differ on more alone, and fsdp_tp, which needs
 # two, is refused there. GPUS names fewer scales, such as GPUS=1,2, and STUDY the study; what is given here goes to each
 # command, such as root=/data/studies, or launcher=dry hardware=h200 to see what would run. Where it was cut short, the
 # same command goes on.
