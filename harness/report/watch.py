@@ -19,6 +19,8 @@ from harness.report.words import headline
 
 PATIENT_S = 1.0
 """How long one look may read points that have ended; what is left is for the next."""
+UNREAD = -1.0
+"""When a point was written that has not been read; one that nobody wrote down, with ranks started by hand, has None."""
 
 
 class Watched:
@@ -34,7 +36,7 @@ class Watched:
         figures, changed, begun = {}, False, time.monotonic()
         for point in points:
             slug, ended = point["slug"], point["status"] not in OPEN
-            known, told = self._ended.get(slug, (None, ""))
+            known, told = self._ended.get(slug, (UNREAD, ""))
             if ended and known != point["time"] and time.monotonic() - begun < PATIENT_S:
                 self._followed.pop(slug, None)
                 told = account(self.study_dir / "points" / slug)

@@ -163,7 +163,7 @@ def left(document: dict[str, Any]) -> Iterator[str]:
 def looks(study_dir: Path) -> Iterator[dict[str, Any]]:
     """The overview, again and again, until no point is going to change by itself."""
     while True:
-        if not (study_dir / "points").is_dir():
+        if not study_dir.is_dir():
             raise ValueError(f"study {study_dir.name}: its folder {study_dir} is gone")
         document = overview(study_dir)
         yield document

@@ -129,4 +129,6 @@ def archive(held: lease.Lease, run_dir: Path) -> Path:
 
 def point_dirs(study_dir: Path) -> list[Path]:
     """The run directories of a study, without those that were run again."""
-    return sorted(path for path in (study_dir / "points").iterdir() if path.is_dir() and "~" not in path.name)
+    folder = study_dir / "points"
+    entries = folder.iterdir() if folder.exists() else ()
+    return sorted(path for path in entries if path.is_dir() and "~" not in path.name)

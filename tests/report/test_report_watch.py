@@ -11,6 +11,7 @@ from run_dirs import EPOCH, add_point, demo_study, make_attempt, make_config, ma
 from harness.quantities import number
 from harness.report import report
 from harness.report.watch import Watched
+from harness.study.overview import overview
 
 
 def point(slug: str, status: str, time: float = EPOCH, lost: bool = False) -> dict[str, Any]:
@@ -69,6 +70,20 @@ def test_ended_points_say_what_the_report_says(tmp_path: Path) -> None:
     assert headline == document["headline"]
     first = document["points"][0]
     assert figures[slugs[0]] == f"{number(first['tokens_per_s'])} tokens/s  loss {first['loss_last']:.3f}"
+
+
+def test_a_point_whose_ranks_were_started_by_hand_says_what_the_report_says(tmp_path: Path) -> None:
+    study = demo_study(tmp_path)
+    document = report(study)
+    for row in document["points"]:
+        (study / "points" / row["slug"] / "status.json").unlink()
+    points = overview(study)["points"]
+    assert {one["time"] for one in points} == {None}
+    figures, headline = Watched(study)(points)
+    assert headline == document["headline"]
+    for row in document["points"]:
+        if row["status"] == "ok":
+            assert figures[row["slug"]].startswith(f"{number(row['tokens_per_s'])} tokens/s")
 
 
 def test_a_point_that_ended_and_ran_again_is_read_again(tmp_path: Path) -> None:

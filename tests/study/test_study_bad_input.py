@@ -1,6 +1,7 @@
 """What a person gets for a mistake: one sentence with the field, exit 2, and nothing started or written."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -191,6 +192,15 @@ def test_a_study_that_cannot_be_read_is_a_sentence(command: Command) -> None:
     ended = command("status", str(study))
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == f"harness: {study}/points: Not a directory\n"
+
+
+def test_a_study_without_its_points_has_none(command: Command) -> None:
+    study = make_study(command.folder)
+    shutil.rmtree(study / "points", ignore_errors=True)
+    for verb in ("status", "watch"):
+        shown = command(verb, str(study))
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert shown.stdout == f"study {study.name}: no points yet\n"
 
 
 def test_output_to_a_full_disk_is_a_sentence(command: Command) -> None:
