@@ -19,8 +19,6 @@ from harness.report.words import headline
 
 PATIENT_S = 1.0
 """How long one look may read points that have ended; what is left is for the next."""
-UNREAD = -1.0
-"""When a point was written that has not been read; one that nobody wrote down, with ranks started by hand, has None."""
 
 
 class Watched:
@@ -36,12 +34,12 @@ class Watched:
         figures, changed, begun = {}, False, time.monotonic()
         for point in points:
             slug, ended = point["slug"], point["status"] not in OPEN
-            known, told = self._ended.get(slug, (UNREAD, ""))
-            if ended and known != point["time"] and time.monotonic() - begun < PATIENT_S:
+            read = slug in self._ended and self._ended[slug][0] == point["time"]
+            if ended and not read and time.monotonic() - begun < PATIENT_S:
                 self._followed.pop(slug, None)
-                told = account(self.study_dir / "points" / slug)
-                self._ended[slug] = point["time"], told
+                self._ended[slug] = point["time"], account(self.study_dir / "points" / slug)
                 changed = True
+            told = self._ended.get(slug, (None, ""))[1]
             figures[slug] = _result(told) if ended else self._progress(slug, goes_on=not point["lost"])
         if changed:
             rows = joined(self.study_dir.name, self._accounts(points)).frame.to_dicts()

@@ -154,12 +154,13 @@ def first(raised: list[Failure], died: list[Failure]) -> Failure | None:
 def wordless(raised: list[Failure], dumps: Mapping[int, Mapping[str, Any]], world_size: int) -> Failure | None:
     """The only rank that left nothing where every other says that a peer is gone.
 
-    It went first: the others' torchruns ended the job before its own, on a host that is slow, had seen why.
+    It went first, and the others' torchruns ended the job before its own had seen why.
     """
-    silent = set(range(world_size)) - {failure.rank for failure in raised} - dumps.keys()
+    silent = set(range(world_size)) - {failure.rank for failure in raised}
     if len(silent) != 1 or len(raised) < 2 or any(failure.status != "comm_error" for failure in raised):
         return None
-    return Failure(silent.pop(), "ended without a word; every other rank then lost its peers")
+    [rank] = silent
+    return None if rank in dumps else Failure(rank, "ended without a word; every other rank then lost its peers")
 
 
 def raised(logs: Path, ranks_per_node: int) -> list[Failure]:
