@@ -69,7 +69,8 @@ def outcome(attempt_dir: Path, exit_code: int, hosts: Sequence[str], ranks_per_n
     logs = attempt_dir / "logs"
     exceptions, deaths = raised(logs, ranks_per_node), died(logs, ranks_per_node)
     guilty = first(exceptions, deaths)
-    if (guilty is None or guilty.status == "comm_error") and (away := lost(logs / LAUNCHER_LOG, hosts)):
+    away = lost(logs / LAUNCHER_LOG, hosts)
+    if away and (guilty is None or guilty.status == "comm_error"):
         return away
     dumps = read(attempt_dir)
     if guilty is None or not guilty.explains or dumps.get(guilty.rank, {}).get("cause") == "timeout":
@@ -81,8 +82,10 @@ def outcome(attempt_dir: Path, exit_code: int, hosts: Sequence[str], ranks_per_n
             host=lambda rank: where(rank, hosts, ranks_per_node),
         )
         if hang is not None:
-            status = "comm_error" if hang.communicates else "failed"
-            return Outcome(status, hang.reason, hang.rank, hosts[hang.rank // ranks_per_node])
+            status, host = "comm_error" if hang.communicates else "failed", hosts[hang.rank // ranks_per_node]
+            if away and away.host == host and hang.rank not in dumps:
+                return Outcome(away.status, f"{away.reason}; {hang.reason}", hang.rank, host)
+            return Outcome(status, hang.reason, hang.rank, host)
     if not deaths:
         guilty = wordless(exceptions, dumps, len(hosts) * ranks_per_node) or guilty
     if guilty is None:

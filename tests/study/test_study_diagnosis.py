@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_study_outcome import RESET, Attempt
+from test_study_outcome import PRINTED, RESET, UNENDED, Attempt
 
 from harness.study.diagnosis import Hang, diagnose, listed, read
 from harness.study.outcome import Outcome, outcome
@@ -164,6 +164,17 @@ def test_a_hang_outweighs_how_torchrun_saw_its_ranks_end(tmp_path: Path) -> None
     assert (ended.status, ended.rank, ended.host) == ("comm_error", 1, "b")
     assert ended.reason and ended.reason.startswith("rank 1 on b did not join all_reduce 5 of dp (2 ranks) within 20 s")
     assert sorted(read(tmp_path)) == [0, 1]
+
+
+def test_a_host_that_did_not_end_with_the_others_is_why_its_ranks_did_not_join(tmp_path: Path) -> None:
+    attempt = left(tmp_path, dump(0, [(dp := group("dp", [0, 1], 5))], open_op(dp, "all_reduce", 5)))
+    (tmp_path / "logs" / "node0.log").write_text(PRINTED.format(code=1, name="", file="x").replace(": 1 (", ": 0 ("))
+    (tmp_path / "logs" / "launcher.log").write_text(UNENDED)
+    reason = (
+        "b: did not end with the others; it may be down or cut off; "
+        "rank 1 on b did not join all_reduce 5 of dp (2 ranks) within 20 s, in step 5; it left no dump"
+    )
+    assert outcome(attempt.folder, 1, ["a", "b"], 1) == Outcome("failed", reason, 1, "b")
 
 
 @pytest.mark.parametrize(
